@@ -1,0 +1,22 @@
+using System.Globalization;
+
+namespace ML.Rlhf;
+
+/// <summary>Collects what is wrong with an options object, so that one exception reports everything.</summary>
+internal sealed class OptionProblems(string optionsName)
+{
+    private readonly List<string> _problems = [];
+
+    public void Require(bool holds, string option, object? value, string allowed)
+    {
+        if (!holds)
+            _problems.Add(string.Create(CultureInfo.InvariantCulture, $"{option} is {value ?? "null"}, but must be {allowed}"));
+    }
+
+    /// <exception cref="ArgumentException">There was at least one problem.</exception>
+    public void Throw()
+    {
+        if (_problems.Count > 0)
+            throw new ArgumentException($"{optionsName}: {string.Join("; ", _problems)}.");
+    }
+}

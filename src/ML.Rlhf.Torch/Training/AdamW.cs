@@ -1,0 +1,72 @@
+using TorchSharp;
+using static TorchSharp.torch;
+using static TorchSharp.torch.nn;
+
+namespace ML.Rlhf.Torch.Training;
+
+/// <summary>
+/// AdamW (Loshchilov and Hutter 2017, arXiv 1711.05101, algorithm 2) over one flat buffer: every parameter of the modules becomes a view into
+/// it, and every gradient a view into another, so a step is a handful of vector operations, however many parameters there are.
+/// Matrices come first in the buffer, so that weight decay is one product over its front.
+/// </summary>
+internal sealed class AdamW : IDisposable
+{
+    private readonly Modules.ParameterBuffer _parameters;
+    private readonly OptimizationOptions _options;
+    private readonly Tensor _mean, _square, _scratch;
+    private int _step;
+
+    /// <summary>Takes hold of the parameters of some modules until it is disposed.</summary>
+    public AdamW(OptimizationOptions options, params Module[] modules)
+    {
+        _options = options;
+        _parameters = new Modules.ParameterBuffer(modules);
+        _mean = zeros_like(_parameters.Values).DetachFromDisposeScope();
+        _square = zeros_like(_parameters.Values).DetachFromDisposeScope();
+        _scratch = zeros_like(_parameters.Values).DetachFromDisposeScope();
+    }
+
+    /// <summary>Forgets the gradients of the last step.</summary>
+    public void ZeroGradients() => _parameters.Gradients.zero_();
+
+    /// <summary>Clips the gradients and takes one step.</summary>
+    /// <param name="learningRate">The rate of this step.</param>
+    /// <returns>L2 norm of the gradient before clipping.</returns>
+    /// <exception cref="NonFiniteGradientException">The gradient has a NaN or an infinity; no parameter was changed.</exception>
+    public double Step(double learningRate)
+    {
+        using var noGrad = no_grad();
+        using var scope = NewDisposeScope();
+        Tensor values = _parameters.Values, gradients = _parameters.Gradients;
+
+        double norm = gradients.norm().ToDouble();
+        if (!double.IsFinite(norm))
+            throw new NonFiniteGradientException(norm);
+        if (norm > _options.GradientClipping)
+            gradients.mul_(_options.GradientClipping / (norm + 1e-6));
+
+        _step++;
+        double correction1 = 1 - Math.Pow(_options.Beta1, _step), correction2 = 1 - Math.Pow(_options.Beta2, _step);
+        if (_options.WeightDecay > 0)
+            values.narrow(0, 0, _parameters.MatrixElements).mul_(1 - learningRate * _options.WeightDecay);
+        _mean.mul_(_options.Beta1).add_(gradients, alpha: 1 - _options.Beta1);
+        _square.mul_(_options.Beta2).addcmul_(gradients, gradients, 1 - _options.Beta2);
+        _scratch.copy_(_square).sqrt_().mul_(1 / Math.Sqrt(correction2)).add_(_options.Epsilon);
+        values.addcdiv_(_mean, _scratch, -learningRate / correction1);
+        return norm;
+    }
+
+    /// <summary>Gives the parameters back to their modules and frees the optimiser's state.</summary>
+    public void Dispose()
+    {
+        _mean.Dispose();
+        _square.Dispose();
+        _scratch.Dispose();
+        _parameters.Dispose();
+    }
+}
+
+/// <summary>A gradient with a NaN or an infinity: the step was not taken.</summary>
+internal sealed class NonFiniteGradientException(double norm) : InvalidOperationException(
+    $"The gradient's norm is {norm}, so training cannot go on; no weight was changed by this step. " +
+    "Lower the learning rate, lengthen the warm-up, or look for extreme values in the data.");

@@ -1,0 +1,22 @@
+namespace ML.Rlhf.Torch.Training;
+
+/// <summary>In which order rows are trained on.</summary>
+internal static class Batches
+{
+    /// <summary>Rows in a fresh random order each epoch, in batches; the last batch of an epoch may be smaller.</summary>
+    public static IEnumerable<int[]> Shuffled(int rows, int batchSize, int epochs, RandomStream random)
+    {
+        for (int epoch = 0; epoch < epochs; epoch++)
+        {
+            foreach (int[] batch in random.Permutation(rows).Chunk(batchSize))
+                yield return batch;
+        }
+    }
+
+    /// <summary>Rows from shortest to longest, in batches: little padding, for passes whose order does not matter.</summary>
+    public static IEnumerable<int[]> ByLength(int rows, int batchSize, Func<int, int> length) =>
+        Enumerable.Range(0, rows).OrderBy(length).Chunk(batchSize);
+
+    /// <summary>Batches per epoch.</summary>
+    public static int Count(int rows, int batchSize) => (rows + batchSize - 1) / batchSize;
+}

@@ -1,0 +1,92 @@
+using ML.Rlhf.Torch.Functional;
+using ML.Rlhf.Torch.Modules;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace ML.Rlhf.Torch.Training;
+
+/// <summary>A sum of losses and how many terms it has.</summary>
+internal readonly record struct LossTotal(double Sum, long Count)
+{
+    public double Mean => Sum / Count;
+}
+
+/// <summary>The next-token loss of a GPT, for training and for measuring.</summary>
+internal static class NextTokenLoss
+{
+    private const int EvaluationBatch = 32;
+
+    /// <summary>Σ −log p(label). Only positions that have a label reach the head, by far the widest layer of a small model.</summary>
+    /// <param name="model">The model.</param>
+    /// <param name="ids">int64 (B, T).</param>
+    /// <param name="positions">Indices into the B·T positions that have a label, int64 (N); null: all have one.</param>
+    /// <param name="labels">int64 (N).</param>
+    /// <returns>A scalar.</returns>
+    public static Tensor Sum(Gpt model, Tensor ids, Tensor? positions, Tensor labels)
+    {
+        using var scope = NewDisposeScope();
+        var hidden = model.Hidden(ids).flatten(0, 1);                                         // (B·T, C)
+        if (positions is not null)
+            hidden = hidden.index_select(0, positions);                                       // (N, C)
+        return LanguageModelLoss.CrossEntropySum(model.Logits(hidden), labels).MoveToOuterDisposeScope();
+    }
+
+    /// <summary>The loss of whole documents, cut into windows that do not overlap. Every token but the first has a label once.</summary>
+    public static LossTotal Corpus(Gpt model, TokenSequences corpus)
+    {
+        using var noGrad = no_grad();
+        model.eval();
+        int context = model.Architecture.ContextLength;
+        long labels = corpus.TokenCount - 1;
+        double sum = 0;
+        long full = labels / context;
+        foreach (var starts in Enumerable.Range(0, (int)full).Select(i => i * context).Chunk(EvaluationBatch))
+            sum += WindowSum(starts, context);
+        int rest = (int)(labels - full * context);
+        if (rest > 0)
+            sum += WindowSum([(int)(full * context)], rest);
+        return new LossTotal(sum, labels);
+
+        double WindowSum(int[] starts, int window)
+        {
+            using var scope = NewDisposeScope();
+            var (ids, targets) = LanguageModelTraining.Windows(corpus, starts, window, model.Device);
+            return Sum(model, ids, positions: null, targets).ToDouble();
+        }
+    }
+
+    /// <summary>The loss of the completions alone, each after its prompt.</summary>
+    public static LossTotal Completions(Gpt model, CompletionData data)
+    {
+        using var noGrad = no_grad();
+        model.eval();
+        double sum = 0;
+        long count = 0;
+        foreach (int[] rows in Batches.ByLength(data.Count, EvaluationBatch, data.Sequences.Length))
+        {
+            using var scope = NewDisposeScope();
+            var (ids, positions, labels) = CompletionBatch(data, rows, model.Device, promptsToo: false);
+            sum += Sum(model, ids, positions, labels).ToDouble();
+            count += labels.numel();
+        }
+        return new LossTotal(sum, count);
+    }
+
+    /// <summary>Rows as ids (B, T), the positions whose next token is to be learned (N), and those tokens (N).</summary>
+    public static (Tensor Ids, Tensor Positions, Tensor Labels) CompletionBatch(CompletionData data, int[] rows, Device device, bool promptsToo)
+    {
+        var batch = PaddedBatch.Create(rows.Length, i => data.Sequences[rows[i]], device);
+        long width = batch.Ids.shape[1];
+        List<long> positions = [], labels = [];
+        for (int i = 0; i < rows.Length; i++)
+        {
+            var sequence = data.Sequences[rows[i]];
+            for (int t = promptsToo ? 1 : data.PromptLengths[rows[i]]; t < sequence.Length; t++)
+            {
+                positions.Add(i * width + t - 1); // the state that predicts token t
+                labels.Add(sequence[t]);
+            }
+        }
+        return (batch.Ids, tensor(positions, device: device), tensor(labels, device: device));
+    }
+}

@@ -1,0 +1,93 @@
+namespace ML.Rlhf;
+
+/// <summary>How the learning rate goes from the end of the warm-up to the end of the run.</summary>
+public enum LearningRateDecay
+{
+    /// <summary>Half a cosine, down to the minimum.</summary>
+    Cosine,
+
+    /// <summary>A straight line, down to the minimum.</summary>
+    Linear,
+
+    /// <summary>No decay.</summary>
+    Constant,
+}
+
+/// <summary>What every trainer lets you choose about its optimiser, AdamW (Loshchilov and Hutter 2017), and its run.</summary>
+public abstract record OptimizationOptions
+{
+    /// <summary>The learning rate after the warm-up.</summary>
+    /// <value>Above 0. Each trainer has its own default.</value>
+    public double LearningRate { get; init; }
+
+    /// <summary>Steps over which the learning rate climbs in a straight line to <see cref="LearningRate"/>.</summary>
+    /// <value>At least 0.</value>
+    public int WarmupSteps { get; init; }
+
+    /// <summary>How the learning rate falls after the warm-up.</summary>
+    public LearningRateDecay LearningRateDecay { get; init; } = LearningRateDecay.Cosine;
+
+    /// <summary>The learning rate at the end, as a part of <see cref="LearningRate"/>.</summary>
+    /// <value>In [0, 1]. 0.1 by default (Ouyang et al. 2022; nanoGPT).</value>
+    public double MinimumLearningRateRatio { get; init; } = 0.1;
+
+    /// <summary>AdamW's β₁, the memory of the gradient's mean.</summary>
+    /// <value>In [0, 1). 0.9 by default.</value>
+    public double Beta1 { get; init; } = 0.9;
+
+    /// <summary>AdamW's β₂, the memory of the gradient's square.</summary>
+    /// <value>In [0, 1). 0.95 by default, as GPT-3 and InstructGPT.</value>
+    public double Beta2 { get; init; } = 0.95;
+
+    /// <summary>AdamW's ε, which keeps its division finite.</summary>
+    /// <value>Above 0. 1e-8 by default; PPO uses 1e-5.</value>
+    public double Epsilon { get; init; } = 1e-8;
+
+    /// <summary>Weight decay, applied to matrices and embeddings, never to biases and norms.</summary>
+    /// <value>At least 0.</value>
+    public double WeightDecay { get; init; }
+
+    /// <summary>The gradient is scaled down to this L2 norm when it is longer.</summary>
+    /// <value>Above 0; 1 by default. <see cref="double.PositiveInfinity"/> turns clipping off.</value>
+    public double GradientClipping { get; init; } = 1;
+
+    /// <summary>
+    /// Rows per forward pass. Gradients of several such passes add up to one step, so a smaller number needs less memory and changes
+    /// nothing else but rounding.
+    /// </summary>
+    /// <value>At least 1; null, the default, takes the whole batch at once.</value>
+    public int? MicroBatchSize { get; init; }
+
+    /// <summary>Seed of everything random in the run. The same seed gives the same weights, bit for bit, on a CPU with the same number of threads.</summary>
+    /// <value>Null, the default, takes the seed of the <c>MLContext</c>, or 0 where it has none.</value>
+    public int? Seed { get; init; }
+
+    /// <summary>Receives a record after each step (PPO: each update), on the training thread.</summary>
+    public IProgress<TrainingProgress>? Progress { get; init; }
+
+    /// <summary>Stops the run before its next step with an <see cref="OperationCanceledException"/>. <c>MLContext.CancelExecution()</c> does the same.</summary>
+    public CancellationToken CancellationToken { get; init; }
+
+    /// <summary>Adds what is wrong with the options of this record. Options that derive from it add theirs.</summary>
+    internal virtual void Check(OptionProblems problems)
+    {
+        problems.Require(LearningRate > 0 && double.IsFinite(LearningRate), nameof(LearningRate), LearningRate, "a finite number above 0");
+        problems.Require(WarmupSteps >= 0, nameof(WarmupSteps), WarmupSteps, "at least 0");
+        problems.Require(Enum.IsDefined(LearningRateDecay), nameof(LearningRateDecay), LearningRateDecay, "Cosine, Linear or Constant");
+        problems.Require(MinimumLearningRateRatio is >= 0 and <= 1, nameof(MinimumLearningRateRatio), MinimumLearningRateRatio, "in [0, 1]");
+        problems.Require(Beta1 is >= 0 and < 1, nameof(Beta1), Beta1, "in [0, 1)");
+        problems.Require(Beta2 is >= 0 and < 1, nameof(Beta2), Beta2, "in [0, 1)");
+        problems.Require(Epsilon > 0, nameof(Epsilon), Epsilon, "above 0");
+        problems.Require(WeightDecay >= 0, nameof(WeightDecay), WeightDecay, "at least 0");
+        problems.Require(GradientClipping > 0, nameof(GradientClipping), GradientClipping, "above 0 (infinity turns clipping off)");
+        problems.Require(MicroBatchSize is null or >= 1, nameof(MicroBatchSize), MicroBatchSize, "at least 1, or null for the whole batch");
+    }
+
+    /// <exception cref="ArgumentException">Values are out of their ranges; the message lists each one.</exception>
+    internal void Validate()
+    {
+        var problems = new OptionProblems(GetType().Name);
+        Check(problems);
+        problems.Throw();
+    }
+}

@@ -1,0 +1,89 @@
+using ML.Rlhf.Torch.Modules;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace ML.Rlhf
+{
+    /// <summary>What supervised fine-tuning lets you choose (step 1 of InstructGPT).</summary>
+    public abstract record SupervisedFineTuningHyperparameters : OptimizationOptions
+    {
+        private protected SupervisedFineTuningHyperparameters() => LearningRate = 3e-4;
+
+        /// <summary>Passes over the demonstrations.</summary>
+        /// <value>At least 1. 2 by default: InstructGPT's starting point for PPO.</value>
+        public int Epochs { get; init; } = 2;
+
+        /// <summary>Demonstrations per step.</summary>
+        /// <value>At least 1. 32 by default.</value>
+        public int BatchSize { get; init; } = 32;
+
+        /// <summary>Probability of dropping an activation.</summary>
+        /// <value>In [0, 1). 0 by default; InstructGPT used 0.2 for 16 epochs.</value>
+        public double Dropout { get; init; }
+
+        /// <summary>Whether the prompts' tokens are learned too.</summary>
+        /// <value>False by default: the model should answer prompts, not write them.</value>
+        public bool LearnPrompts { get; init; }
+
+        internal override void Check(OptionProblems problems)
+        {
+            base.Check(problems);
+            problems.Require(Epochs >= 1, nameof(Epochs), Epochs, "at least 1");
+            problems.Require(BatchSize >= 1, nameof(BatchSize), BatchSize, "at least 1");
+            problems.Require(Dropout is >= 0 and < 1, nameof(Dropout), Dropout, "in [0, 1)");
+        }
+    }
+}
+
+namespace ML.Rlhf.Torch.Training
+{
+    /// <summary>Supervised fine-tuning: predict the completions that people wrote (Ouyang et al. 2022, step 1).</summary>
+    internal static class SupervisedFineTuning
+    {
+        /// <param name="model">Trained in place.</param>
+        /// <param name="demonstrations">At least one row; every row has at least one token after its prompt.</param>
+        /// <param name="validation">Held-out demonstrations, measured after each epoch, or null.</param>
+        /// <param name="options">Validated hyperparameters.</param>
+        /// <param name="run">Device, randomness, progress.</param>
+        public static void Run(
+            Gpt model, CompletionData demonstrations, CompletionData? validation, SupervisedFineTuningHyperparameters options, TrainingRun run)
+        {
+            manual_seed((long)run.Seed); // dropout draws from libtorch's own generator
+            model.Dropout = options.Dropout;
+            using var optimizer = new AdamW(options, model);
+            int stepsPerEpoch = Batches.Count(demonstrations.Count, options.BatchSize), totalSteps = stepsPerEpoch * options.Epochs, step = 0;
+
+            foreach (int[] batch in Batches.Shuffled(demonstrations.Count, options.BatchSize, options.Epochs, new RandomStream(run.Seed)))
+            {
+                run.ThrowIfCanceled();
+                using var scope = NewDisposeScope();
+                model.train();
+
+                // 1. Mean loss over the labels of the whole batch, one micro-batch after another.
+                optimizer.ZeroGradients();
+                double loss = 0;
+                long labelCount = batch.Sum(row =>
+                    (long)demonstrations.Sequences.Length(row) - (options.LearnPrompts ? 1 : demonstrations.PromptLengths[row]));
+                foreach (int[] part in batch.Chunk(options.MicroBatchSize ?? batch.Length))
+                {
+                    var (ids, positions, labels) = NextTokenLoss.CompletionBatch(demonstrations, part, run.Device, options.LearnPrompts);
+                    var mean = NextTokenLoss.Sum(model, ids, positions, labels) / (double)labelCount;
+                    mean.backward();
+                    loss += mean.ToDouble();
+                }
+
+                // 2. Step.
+                double learningRate = LearningRateSchedule.At(options, step, totalSteps);
+                double norm = optimizer.Step(learningRate);
+
+                // 3. Measure after each epoch, and report.
+                step++;
+                run.CountTokens(batch.Sum(row => (long)demonstrations.Sequences.Length(row)));
+                bool measure = validation is not null && step % stepsPerEpoch == 0;
+                run.Report(step, totalSteps, loss, measure ? NextTokenLoss.Completions(model, validation!).Mean : null, learningRate, norm);
+            }
+            model.Dropout = 0;
+            model.eval();
+        }
+    }
+}

@@ -1,0 +1,76 @@
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace ML.Rlhf.Torch.Training;
+
+/// <summary>Many token sequences of different lengths in one flat buffer.</summary>
+internal sealed class TokenSequences
+{
+    private readonly List<int> _tokens = [];
+    private readonly List<int> _ends = [];
+
+    public int Count => _ends.Count;
+
+    public long TokenCount => _tokens.Count;
+
+    public ReadOnlySpan<int> this[int row] => AllTokens[Start(row).._ends[row]];
+
+    /// <summary>All sequences, one after another.</summary>
+    public ReadOnlySpan<int> AllTokens => System.Runtime.InteropServices.CollectionsMarshal.AsSpan(_tokens);
+
+    public int Length(int row) => _ends[row] - Start(row);
+
+    public void Add(params ReadOnlySpan<int> tokens)
+    {
+        foreach (int token in tokens)
+            _tokens.Add(token);
+        _ends.Add(_tokens.Count);
+    }
+
+    private int Start(int row) => row == 0 ? 0 : _ends[row - 1];
+}
+
+/// <summary>Prompts with a completion each.</summary>
+/// <param name="Sequences">Prompt, completion and end token of each row, in one sequence.</param>
+/// <param name="PromptLengths">How many tokens of each sequence belong to its prompt; at least 1.</param>
+internal sealed record CompletionData(TokenSequences Sequences, int[] PromptLengths)
+{
+    public int Count => Sequences.Count;
+}
+
+/// <summary>Pairs of answers to the same prompt, of which people preferred one. Row i of both sides belongs to the same pair.</summary>
+/// <param name="Chosen">The preferred answers.</param>
+/// <param name="Rejected">The other answers.</param>
+internal sealed record PreferenceData(CompletionData Chosen, CompletionData Rejected)
+{
+    public int Count => Chosen.Count;
+}
+
+/// <summary>Some sequences as one tensor, padded on the right. With causal attention no real token ever sees the padding, so no mask is needed.</summary>
+/// <param name="Ids">int64 (B, T); padding is 0, a valid id that nothing reads.</param>
+/// <param name="Lengths">Real tokens of each row.</param>
+internal sealed record PaddedBatch(Tensor Ids, int[] Lengths)
+{
+    public long TokenCount => Lengths.Sum(length => (long)length);
+
+    /// <summary>Index of each row's last real token, int64 (B, 1).</summary>
+    public Tensor LastPositions => tensor(Lengths.Select(length => length - 1L).ToArray(), device: Ids.device).unsqueeze(-1);
+
+    public delegate ReadOnlySpan<int> RowReader(int row);
+
+    public static PaddedBatch Create(int rows, RowReader read, Device device)
+    {
+        var lengths = new int[rows];
+        for (int row = 0; row < rows; row++)
+            lengths[row] = read(row).Length;
+        int longest = lengths.Max();
+        var ids = new long[rows * longest];
+        for (int row = 0; row < rows; row++)
+        {
+            var tokens = read(row);
+            for (int t = 0; t < tokens.Length; t++)
+                ids[row * longest + t] = tokens[t];
+        }
+        return new PaddedBatch(tensor(ids, [rows, longest], device: device), lengths);
+    }
+}

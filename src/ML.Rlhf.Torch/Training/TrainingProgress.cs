@@ -1,0 +1,35 @@
+namespace ML.Rlhf;
+
+/// <summary>Where a training run stands after a step.</summary>
+public record TrainingProgress
+{
+    /// <summary>The trainer: "GPT", "SFT", "Reward model" or "PPO".</summary>
+    public required string Stage { get; init; }
+
+    /// <summary>Steps done, from 1. For PPO, updates.</summary>
+    public required int Step { get; init; }
+
+    /// <summary>Steps of the whole run.</summary>
+    public required int TotalSteps { get; init; }
+
+    /// <summary>Loss of this step, in nats per token (GPT, SFT), nats per pair (reward model), or PPO's total loss.</summary>
+    public required double Loss { get; init; }
+
+    /// <summary>Loss on the validation data, at the steps that measure it; null at the others.</summary>
+    public double? ValidationLoss { get; init; }
+
+    /// <summary>The learning rate that this step used.</summary>
+    public required double LearningRate { get; init; }
+
+    /// <summary>L2 norm of the gradient before clipping. For PPO, of the update's last step.</summary>
+    public required double GradientNorm { get; init; }
+
+    /// <summary>Real (not padding) tokens trained on per second, since the run began.</summary>
+    public required double TokensPerSecond { get; init; }
+
+    /// <summary>Time since the run began.</summary>
+    public required TimeSpan Elapsed { get; init; }
+
+    /// <summary>Time left, if the remaining steps take as long as the ones so far.</summary>
+    public TimeSpan Remaining => Elapsed * ((double)(TotalSteps - Step) / Step);
+}
