@@ -4,7 +4,8 @@ using static TorchSharp.torch;
 namespace ML.Rlhf.Torch.Training;
 
 /// <summary>What surrounds one training run: where it runs, its randomness, its clock, and who wants to hear of it.</summary>
-internal sealed class TrainingRun(string stage, Device device, int seed, Action<TrainingProgress> report, Action<string> log, Action checkCanceled)
+internal sealed class TrainingRun(string stage, Device device, int seed, Action<TrainingProgress> report, Action<string> log, Action<string> warn,
+    Action checkCanceled)
 {
     private readonly Stopwatch _clock = Stopwatch.StartNew();
     private long _tokens;
@@ -17,6 +18,9 @@ internal sealed class TrainingRun(string stage, Device device, int seed, Action<
 
     /// <summary>Writes a line to the log of the caller.</summary>
     public void Log(string message) => log(message);
+
+    /// <summary>Writes a warning to the log of the caller.</summary>
+    public void Warn(string message) => warn(message);
 
     /// <summary>Throws when somebody asked the run to stop.</summary>
     public void ThrowIfCanceled() => checkCanceled();

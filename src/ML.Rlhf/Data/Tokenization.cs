@@ -1,0 +1,136 @@
+using Microsoft.ML;
+using ML.Rlhf.Torch.Training;
+
+namespace ML.Rlhf;
+
+/// <summary>From text columns to the tokens that the loops train on. What does not fit is counted and reported, never cut silently.</summary>
+internal static class Tokenization
+{
+    /// <summary>Documents, each followed by the end token.</summary>
+    public static TokenSequences Documents(IDataView data, string textColumn, TextTokenizer tokenizer, CancellationToken cancellationToken)
+    {
+        var documents = new TokenSequences();
+        foreach (string[] row in TextColumns.Read(data, [textColumn], cancellationToken))
+            documents.Add([.. tokenizer.Encode(row[0]), tokenizer.EndOfText]);
+        if (documents.TokenCount < 2)
+            throw NoRows(data, documents.Count, "text");
+        return documents;
+    }
+
+    /// <summary>Prompts with their completions and the end token.</summary>
+    public static CompletionData Demonstrations(
+        IDataView data, string promptColumn, string completionColumn, TextTokenizer tokenizer, int context, Action<string> warn,
+        CancellationToken cancellationToken)
+    {
+        var builder = new CompletionBuilder(tokenizer, context);
+        int rows = 0, dropped = 0;
+        foreach (string[] row in TextColumns.Read(data, [promptColumn, completionColumn], cancellationToken))
+        {
+            rows++;
+            int[] prompt = EncodePrompt(tokenizer, row[0]);
+            if (builder.Fits(prompt))
+                builder.Add(prompt, row[1]);
+            else
+                dropped++;
+        }
+        builder.Report(warn, "demonstrations", rows, dropped);
+        return builder.Rows > 0 ? builder.Build() : throw NoRows(data, rows, "demonstrations");
+    }
+
+    /// <summary>Pairs of answers to the same prompt. Pairs of equal answers teach nothing and are left out.</summary>
+    public static PreferenceData Preferences(
+        IDataView data, string promptColumn, string chosenColumn, string rejectedColumn, TextTokenizer tokenizer, int context, Action<string> warn,
+        CancellationToken cancellationToken)
+    {
+        CompletionBuilder chosen = new(tokenizer, context), rejected = new(tokenizer, context);
+        int rows = 0, dropped = 0, equal = 0;
+        foreach (string[] row in TextColumns.Read(data, [promptColumn, chosenColumn, rejectedColumn], cancellationToken))
+        {
+            rows++;
+            int[] prompt = EncodePrompt(tokenizer, row[0]);
+            if (row[1] == row[2])
+            {
+                equal++;
+            }
+            else if (!chosen.Fits(prompt))
+            {
+                dropped++;
+            }
+            else
+            {
+                chosen.Add(prompt, row[1]);
+                rejected.Add(prompt, row[2]);
+            }
+        }
+        if (equal > 0)
+            warn($"{equal} of {rows} preferences have the same text as chosen and as rejected answer, and were left out.");
+        chosen.Report(warn, "chosen answers", rows, dropped);
+        rejected.Report(warn, "rejected answers", rows, 0);
+        return chosen.Rows > 0 ? new PreferenceData(chosen.Build(), rejected.Build()) : throw NoRows(data, rows, "preferences");
+    }
+
+    /// <summary>Prompts that leave room for a response.</summary>
+    public static TokenSequences Prompts(
+        IDataView data, string promptColumn, TextTokenizer tokenizer, int context, int responseTokens, Action<string> warn,
+        CancellationToken cancellationToken)
+    {
+        var prompts = new TokenSequences();
+        int rows = 0;
+        foreach (string[] row in TextColumns.Read(data, [promptColumn], cancellationToken))
+        {
+            rows++;
+            int[] prompt = EncodePrompt(tokenizer, row[0]);
+            if (prompt.Length + responseTokens <= context)
+                prompts.Add(prompt);
+        }
+        if (prompts.Count < rows)
+            warn($"{rows - prompts.Count} of {rows} prompts leave no room for {responseTokens} response tokens in the context of {context}, " +
+                "and were left out. Shorten them, lower MaxResponseTokens, or use a model with a longer context.");
+        return prompts.Count > 0 ? prompts : throw NoRows(data, rows, "prompts");
+    }
+
+    /// <summary>The tokens of a prompt. A model continues at least one token, so an empty prompt is the end of the text before.</summary>
+    public static int[] EncodePrompt(TextTokenizer tokenizer, string prompt) =>
+        tokenizer.Encode(prompt) is { Length: > 0 } tokens ? tokens : [tokenizer.EndOfText];
+
+    private static InvalidOperationException NoRows(IDataView data, int rows, string what) => new(rows == 0
+        ? $"The data has no rows, so there are no {what} to use (columns: {string.Join(", ", data.Schema.Select(c => c.Name))}). " +
+            "Check the file and any filters before the trainer."
+        : $"None of the {rows} rows of the data can be used as {what}: they are empty or do not fit the model's context. " +
+            "Shorten the texts, or use a model with a longer context.");
+
+    /// <summary>Sequences of prompt, completion and end token that fit a context.</summary>
+    private sealed class CompletionBuilder(TextTokenizer tokenizer, int context)
+    {
+        private readonly TokenSequences _sequences = new();
+        private readonly List<int> _promptLengths = [];
+        private int _truncated;
+
+        public int Rows => _sequences.Count;
+
+        /// <summary>Whether at least one token of a completion fits behind the prompt.</summary>
+        public bool Fits(int[] prompt) => prompt.Length < context;
+
+        public void Add(int[] prompt, string completion)
+        {
+            int[] tokens = [.. prompt, .. tokenizer.Encode(completion), tokenizer.EndOfText];
+            if (tokens.Length > context)
+            {
+                tokens = tokens[..context];
+                _truncated++;
+            }
+            _sequences.Add(tokens);
+            _promptLengths.Add(prompt.Length);
+        }
+
+        public void Report(Action<string> warn, string what, int rows, int dropped)
+        {
+            if (dropped > 0)
+                warn($"{dropped} of {rows} rows were left out: their prompts fill the model's context of {context} tokens.");
+            if (_truncated > 0)
+                warn($"{_truncated} of {rows} {what} were cut at the model's context of {context} tokens.");
+        }
+
+        public CompletionData Build() => new(_sequences, [.. _promptLengths]);
+    }
+}

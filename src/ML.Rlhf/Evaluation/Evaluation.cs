@@ -1,0 +1,68 @@
+using Microsoft.ML;
+using Microsoft.ML.Runtime;
+using ML.Rlhf.Torch.Training;
+
+namespace ML.Rlhf;
+
+/// <summary>Measures models on held-out data.</summary>
+internal static class Evaluation
+{
+    public static LanguageModelMetrics LanguageModel(MLContext ml, TextGenerationTransformer model, IDataView data, string textColumn)
+    {
+        var host = Register(ml);
+        TextColumns.RequireText(host, data.Schema, "text", textColumn);
+        var documents = Tokenization.Documents(data, textColumn, model.Tokenizer, CancellationToken.None);
+        var loss = NextTokenLoss.Corpus(model.Gpt, documents);
+        return Metrics(loss, model.Tokenizer.Decode(documents.AllTokens[1..]).Length);
+    }
+
+    public static LanguageModelMetrics Demonstrations(
+        MLContext ml, TextGenerationTransformer model, IDataView data, string promptColumn, string completionColumn)
+    {
+        var host = Register(ml);
+        TextColumns.RequireText(host, data.Schema, "prompt", promptColumn);
+        TextColumns.RequireText(host, data.Schema, "completion", completionColumn);
+        using var channel = host.Start("Evaluating demonstrations");
+        var demonstrations = Tokenization.Demonstrations(
+            data, promptColumn, completionColumn, model.Tokenizer, model.Architecture.ContextLength, channel.WarningLine, CancellationToken.None);
+        long characters = 0;
+        for (int row = 0; row < demonstrations.Count; row++)
+            characters += model.Tokenizer.Decode(demonstrations.Sequences[row][demonstrations.PromptLengths[row]..]).Length;
+        return Metrics(NextTokenLoss.Completions(model.Gpt, demonstrations), characters);
+    }
+
+    public static RewardModelMetrics RewardModel(
+        MLContext ml, RewardTransformer model, IDataView data, string promptColumn, string chosenColumn, string rejectedColumn)
+    {
+        var host = Register(ml);
+        TextColumns.RequireText(host, data.Schema, "prompt", promptColumn);
+        TextColumns.RequireText(host, data.Schema, "chosen", chosenColumn);
+        TextColumns.RequireText(host, data.Schema, "rejected", rejectedColumn);
+        string[][] rows = [.. TextColumns.Read(data, [promptColumn, chosenColumn, rejectedColumn])];
+        if (rows.Length == 0)
+            throw host.Process(new InvalidOperationException("The data has no rows, so there are no preferences to evaluate. Check the file and any filters."));
+
+        var chosen = model.Score([.. rows.Select(row => (row[0], row[1]))]);
+        var rejected = model.Score([.. rows.Select(row => (row[0], row[2]))]);
+        double[] margins = [.. chosen.Zip(rejected, (c, r) => (double)c - r)];
+        double longer = Wins(rows.Select(row => (double)row[1].Length - row[2].Length));
+        return new RewardModelMetrics
+        {
+            PairCount = rows.Length,
+            Accuracy = Wins(margins),
+            TieCount = margins.Count(margin => margin == 0),
+            LengthBaselineAccuracy = Math.Max(longer, 1 - longer),
+            Loss = margins.Average(margin => Math.Log(1 + Math.Exp(-Math.Abs(margin))) + Math.Max(-margin, 0)), // −ln σ, without overflow
+            MeanChosenScore = chosen.Average(),
+            MeanRejectedScore = rejected.Average(),
+        };
+    }
+
+    /// <summary>Part of the margins above 0, ties counted as half.</summary>
+    private static double Wins(IEnumerable<double> margins) => margins.Average(margin => margin > 0 ? 1 : margin == 0 ? 0.5 : 0);
+
+    private static LanguageModelMetrics Metrics(LossTotal loss, long characters) =>
+        new(loss.Mean, loss.Count, characters == 0 ? double.NaN : loss.Sum / Math.Log(2) / characters);
+
+    private static IHost Register(MLContext ml) => ((IHostEnvironment)ml).Register(nameof(Evaluation));
+}

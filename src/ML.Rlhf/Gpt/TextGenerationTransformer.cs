@@ -1,0 +1,242 @@
+using System.Runtime.CompilerServices;
+using System.Threading.Channels;
+using Microsoft.ML;
+using Microsoft.ML.Data;
+using Microsoft.ML.Runtime;
+using ML.Rlhf;
+using ML.Rlhf.Bridge;
+using ML.Rlhf.Torch;
+using ML.Rlhf.Torch.Generation;
+using TorchSharp;
+using GptModule = ML.Rlhf.Torch.Modules.Gpt;
+
+[assembly: ModelComponent(typeof(TextGenerationTransformer))]
+
+namespace ML.Rlhf;
+
+/// <summary>
+/// A language model that completes text: what the trainers of GPT, supervised fine-tuning and PPO give. In a pipeline it adds a text column with the
+/// completion of a prompt column; outside of one it generates with <see cref="Generate(string, SamplingOptions?, CancellationToken)"/>.
+/// </summary>
+/// <remarks>
+/// <para>Lazy: the model runs when a completion is asked for, for a batch of rows at a time.</para>
+/// <para>A prompt gets the same completion with the same <see cref="SamplingOptions.Seed"/>, wherever it stands in the data.</para>
+/// <para>Saved by <c>ml.Model.Save</c> and loaded by <c>ml.Model.Load</c>, in any program that has this package.</para>
+/// </remarks>
+public sealed class TextGenerationTransformer : ITransformer, IDisposable, IModelComponent<TextGenerationTransformer>
+{
+    internal const string DefaultPromptColumn = "Prompt", DefaultCompletionColumn = "Completion";
+    private const int BatchSize = 32;
+
+    private readonly IHostEnvironment _environment;
+    private readonly LanguageModel<GptModule> _model;
+
+    internal TextGenerationTransformer(
+        IHostEnvironment environment, LanguageModel<GptModule> model, string promptColumnName, string completionColumnName, SamplingOptions sampling)
+    {
+        sampling.Validate();
+        _environment = environment;
+        _model = model;
+        PromptColumnName = promptColumnName;
+        CompletionColumnName = completionColumnName;
+        Sampling = sampling;
+    }
+
+    /// <summary>The text column that is completed.</summary>
+    public string PromptColumnName { get; }
+
+    /// <summary>The text column that is added.</summary>
+    public string CompletionColumnName { get; }
+
+    /// <summary>How completions are drawn in a pipeline, and where no other options are given.</summary>
+    public SamplingOptions Sampling { get; }
+
+    /// <summary>How the model cuts text into tokens.</summary>
+    public TextTokenizer Tokenizer => _model.Tokenizer;
+
+    /// <summary>The shape of the model.</summary>
+    public GptArchitecture Architecture => _model.Architecture;
+
+    /// <summary>The network itself, for what this package does not do. It belongs to this transformer: do not dispose or train it.</summary>
+    public torch.nn.Module Module => _model.Module;
+
+    internal GptModule Gpt => _model.Module;
+
+    /// <summary>The same model with other sampling options. It shares the weights; each of the two is disposed on its own.</summary>
+    /// <param name="sampling">The options of the new transformer.</param>
+    /// <exception cref="ArgumentException">A value of the options is out of its range.</exception>
+    public TextGenerationTransformer WithSampling(SamplingOptions sampling) =>
+        new(_environment, _model.Share(), PromptColumnName, CompletionColumnName, sampling);
+
+    /// <summary>Completes one prompt.</summary>
+    /// <param name="prompt">Any text; an empty one lets the model begin a text of its own.</param>
+    /// <param name="sampling">How to draw; null for <see cref="Sampling"/>.</param>
+    /// <param name="cancellationToken">Stops before the next token.</param>
+    /// <returns>The new text, without the prompt.</returns>
+    /// <exception cref="ArgumentException">The prompt fills the model's context, and <see cref="SamplingOptions.TruncatePrompts"/> is false.</exception>
+    public string Generate(string prompt, SamplingOptions? sampling = null, CancellationToken cancellationToken = default) =>
+        Generate([prompt], sampling, cancellationToken)[0];
+
+    /// <summary>Completes several prompts, in batches of similar length.</summary>
+    /// <inheritdoc cref="Generate(string, SamplingOptions?, CancellationToken)"/>
+    /// <param name="prompts">Any texts.</param>
+    /// <param name="sampling">How to draw; null for <see cref="Sampling"/>.</param>
+    /// <param name="cancellationToken">Stops before the next token.</param>
+    /// <returns>The new texts, without the prompts, in the order of the prompts.</returns>
+    public IReadOnlyList<string> Generate(IReadOnlyList<string> prompts, SamplingOptions? sampling = null, CancellationToken cancellationToken = default)
+    {
+        ArgumentNullException.ThrowIfNull(prompts);
+        sampling ??= Sampling;
+        sampling.Validate();
+        var tokens = new int[prompts.Count][];
+        for (int i = 0; i < tokens.Length; i++)
+            tokens[i] = EncodePrompt(prompts[i], sampling);
+
+        var completions = new string[tokens.Length];
+        foreach (int[] rows in Enumerable.Range(0, tokens.Length).OrderBy(i => tokens[i].Length).Chunk(BatchSize))
+        {
+            int[][] batch = [.. rows.Select(i => tokens[i])];
+            RandomStream[] streams = [.. batch.Select(prompt => Stream(prompt, sampling.Seed))];
+            var sampled = Sampler.Generate(Gpt, batch, streams, Tokenizer.EndOfText, sampling, cancellationToken: cancellationToken);
+            for (int i = 0; i < rows.Length; i++)
+                completions[rows[i]] = Tokenizer.Decode(sampled[i].Tokens);
+        }
+        return completions;
+    }
+
+    /// <summary>Completes one prompt and gives the text as it comes, in pieces of whole characters.</summary>
+    /// <param name="prompt">Any text.</param>
+    /// <param name="sampling">How to draw; null for <see cref="Sampling"/>.</param>
+    /// <param name="cancellationToken">Stops before the next token. Leaving the enumeration stops it too.</param>
+    /// <returns>Pieces that, put together, are what <see cref="Generate(string, SamplingOptions?, CancellationToken)"/> returns.</returns>
+    /// <exception cref="ArgumentException">The prompt fills the model's context, and <see cref="SamplingOptions.TruncatePrompts"/> is false.</exception>
+    public async IAsyncEnumerable<string> GenerateStreamingAsync(
+        string prompt, SamplingOptions? sampling = null, [EnumeratorCancellation] CancellationToken cancellationToken = default)
+    {
+        sampling ??= Sampling;
+        sampling.Validate();
+        int[] tokens = EncodePrompt(prompt, sampling);
+        var pieces = Channel.CreateUnbounded<string>();
+        using var stop = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
+        var work = Task.Run(() => Produce(stop.Token), CancellationToken.None);
+        try
+        {
+            await foreach (string piece in pieces.Reader.ReadAllAsync(cancellationToken).ConfigureAwait(false))
+                yield return piece;
+        }
+        finally
+        {
+            await stop.CancelAsync().ConfigureAwait(false);
+            await work.ConfigureAwait(false); // the model must not be disposed under its feet
+        }
+
+        void Produce(CancellationToken stopped)
+        {
+            Exception? failure = null;
+            try
+            {
+                var decoder = Tokenizer.CreateStreamingDecoder();
+                Sampler.Generate(
+                    Gpt, [tokens], [Stream(tokens, sampling.Seed)], Tokenizer.EndOfText, sampling,
+                    onToken: (_, token) => Write(decoder.Push(token)), cancellationToken: stopped);
+                Write(decoder.Finish());
+            }
+            catch (Exception e)
+            {
+                failure = e; // rethrown to the reader
+            }
+            pieces.Writer.Complete(failure);
+        }
+
+        void Write(string piece)
+        {
+            if (piece.Length > 0)
+                pieces.Writer.TryWrite(piece);
+        }
+    }
+
+    private int[] EncodePrompt(string prompt, SamplingOptions sampling)
+    {
+        ArgumentNullException.ThrowIfNull(prompt);
+        int[] tokens = Tokenization.EncodePrompt(Tokenizer, prompt);
+        int room = Architecture.ContextLength - 1;
+        if (tokens.Length <= room)
+            return tokens;
+        if (sampling.TruncatePrompts)
+            return tokens[^room..];
+        throw _environment.Process(new ArgumentException(
+            $"The prompt '{Texts.Shorten(prompt)}' has {tokens.Length} tokens, but the model's context is {Architecture.ContextLength} tokens and must hold the completion too. " +
+            $"Shorten the prompt, set {nameof(SamplingOptions)}.{nameof(SamplingOptions.TruncatePrompts)} to keep its end, or use a model with a longer context.",
+            nameof(prompt)));
+    }
+
+    /// <summary>The randomness of one completion depends on its prompt and the seed, and on nothing else.</summary>
+    private static RandomStream Stream(int[] prompt, int seed)
+    {
+        ulong key = 14695981039346656037; // FNV-1a: string.GetHashCode differs from process to process
+        foreach (int token in prompt)
+            key = (key ^ (uint)token) * 1099511628211;
+        return new RandomStream(unchecked((ulong)seed), key);
+    }
+
+    /// <summary>True: a row of the output needs one row of the input.</summary>
+    public bool IsRowToRowMapper => true;
+
+    /// <summary>The columns of the input and the completion.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">There is no such text column.</exception>
+    public DataViewSchema GetOutputSchema(DataViewSchema inputSchema) => Column(inputSchema).Map(inputSchema).OutputSchema;
+
+    /// <summary>The input with the completion; the model runs when it is read.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">There is no such text column.</exception>
+    public IDataView Transform(IDataView input) => Column(input.Schema).AddTo(input);
+
+    /// <summary>The mapping for single rows, which a prediction engine uses.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">There is no such text column.</exception>
+    public IRowToRowMapper GetRowToRowMapper(DataViewSchema inputSchema) => Column(inputSchema).Map(inputSchema);
+
+    private BatchedColumn<ReadOnlyMemory<char>> Column(DataViewSchema inputSchema)
+    {
+        TextColumns.RequireText(_environment, inputSchema, "prompt", PromptColumnName);
+        return new BatchedColumn<ReadOnlyMemory<char>>(
+            CompletionColumnName, TextDataViewType.Instance, [PromptColumnName], BatchSize,
+            rows => [.. Generate([.. rows.Select(row => row[0])]).Select(completion => completion.AsMemory())]);
+    }
+
+    /// <summary>Frees the weights, unless another transformer shares them.</summary>
+    public void Dispose() => _model.Dispose();
+
+    static string IModelComponent<TextGenerationTransformer>.Id => "TextGeneration";
+
+    static int IModelComponent<TextGenerationTransformer>.Version => 1;
+
+    void ICanSaveModel.Save(ModelSaveContext ctx) => ModelStore.Save(ctx, this);
+
+    void IModelComponent<TextGenerationTransformer>.Save(ModelWriter writer)
+    {
+        writer.Main.Write(PromptColumnName);
+        writer.Main.Write(CompletionColumnName);
+        writer.Main.Write(Sampling.MaxNewTokens);
+        writer.Main.Write(Sampling.Temperature);
+        writer.Main.Write(Sampling.TopK);
+        writer.Main.Write(Sampling.TopP);
+        writer.Main.Write(Sampling.Seed);
+        writer.Main.Write(Sampling.TruncatePrompts);
+        _model.Save(writer);
+    }
+
+    static TextGenerationTransformer IModelComponent<TextGenerationTransformer>.Load(IHostEnvironment env, ModelReader reader)
+    {
+        string prompt = reader.Main.ReadString(), completion = reader.Main.ReadString();
+        var sampling = new SamplingOptions
+        {
+            MaxNewTokens = reader.Main.ReadInt32(),
+            Temperature = reader.Main.ReadSingle(),
+            TopK = reader.Main.ReadInt32(),
+            TopP = reader.Main.ReadSingle(),
+            Seed = reader.Main.ReadInt32(),
+            TruncatePrompts = reader.Main.ReadBoolean(),
+        };
+        var model = LanguageModel<GptModule>.Load(env, reader, architecture => new GptModule(architecture));
+        return new TextGenerationTransformer(env, model, prompt, completion, sampling);
+    }
+}

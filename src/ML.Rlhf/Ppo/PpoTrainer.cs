@@ -1,0 +1,79 @@
+using Microsoft.ML;
+using Microsoft.ML.Data;
+using Microsoft.ML.Runtime;
+using ML.Rlhf.Bridge;
+using ML.Rlhf.Torch.Modules;
+using ML.Rlhf.Torch.Training;
+using GptModule = ML.Rlhf.Torch.Modules.Gpt;
+
+namespace ML.Rlhf;
+
+/// <summary>
+/// Aligns a language model with a reward by proximal policy optimisation, held near where it began by a KL penalty: step 3 of InstructGPT.
+/// </summary>
+/// <remarks>
+/// | | |
+/// |-|-|
+/// | Task | reinforcement learning: answers that score higher become more likely |
+/// | Input | a text column of prompts, without answers |
+/// | Output | <see cref="TextGenerationTransformer"/>: a text column with the completion |
+/// | Reward | a reward model, any fitted transformer with a score column, or a function |
+/// | Networks in memory | policy, reference, value function (each the size of the model), and the reward |
+/// | The given models | are copied and stay as they are |
+/// </remarks>
+public sealed class PpoTrainer : IEstimator<TextGenerationTransformer>
+{
+    private readonly IHostEnvironment _environment;
+    private readonly TrainerHost _host;
+    private readonly TextGenerationTransformer _model;
+    private readonly Reward _reward;
+    private readonly PpoOptions _options;
+
+    internal PpoTrainer(IHostEnvironment environment, TextGenerationTransformer model, Reward reward, PpoOptions options)
+    {
+        options.Validate();
+        if (options.MaxResponseTokens >= model.Architecture.ContextLength)
+            throw new ArgumentException(
+                $"{nameof(PpoOptions)}: {nameof(PpoOptions.MaxResponseTokens)} is {options.MaxResponseTokens}, but the model's context is " +
+                $"{model.Architecture.ContextLength} tokens and must hold the prompt too. Lower it, or use a model with a longer context.");
+        _environment = environment;
+        _host = new TrainerHost(environment, nameof(PpoTrainer));
+        _model = model;
+        _reward = reward;
+        _options = options;
+    }
+
+    /// <summary>The columns of the prompts and the completion.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">There is no such text column.</exception>
+    public SchemaShape GetOutputSchema(SchemaShape inputSchema)
+    {
+        TextColumns.RequireText(_host.Host, inputSchema, "prompt", _options.PromptColumnName);
+        return Schemas.With(inputSchema, Schemas.Column(_options.CompletionColumnName, TextDataViewType.Instance));
+    }
+
+    /// <summary>Trains a copy of the model on its own answers to the prompts.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">There is no such text column.</exception>
+    /// <exception cref="ArgumentException">The reward does not fit the model or the columns.</exception>
+    /// <exception cref="InvalidOperationException">There are no prompts that fit the model, or the reward gave a number that is not finite.</exception>
+    /// <exception cref="OperationCanceledException">The run was stopped.</exception>
+    public TextGenerationTransformer Fit(IDataView input)
+    {
+        TextColumns.RequireText(_host.Host, input.Schema, "prompt", _options.PromptColumnName);
+        return _host.Train("PPO", _options, run =>
+        {
+            var scorer = _reward.CreateScorer(_model, _options);
+            var prompts = Tokenization.Prompts(
+                input, _options.PromptColumnName, _model.Tokenizer, _model.Architecture.ContextLength, _options.MaxResponseTokens, run.Warn,
+                _options.CancellationToken);
+            run.Log($"{prompts.Count} prompts, {_options.Episodes} episodes.");
+
+            using var reference = (GptModule)_model.Gpt.Clone().to(run.Device);
+            using var value = (ScalarGpt)(_reward.ValueSource(_model)?.Clone() ?? new ScalarGpt(_model.Gpt.Clone(), generator: null)).to(run.Device);
+            return LanguageModel.Build(
+                (GptModule)_model.Gpt.Clone().to(run.Device), _model.Tokenizer, _model.Architecture,
+                policy => new PpoTraining(policy, value, reference, scorer, _model.Tokenizer.EndOfText, _options, run).Run(prompts),
+                model => new TextGenerationTransformer(
+                    _environment, model, _options.PromptColumnName, _options.CompletionColumnName, _options.Sampling ?? _model.Sampling));
+        });
+    }
+}

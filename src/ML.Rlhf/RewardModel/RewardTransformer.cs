@@ -1,0 +1,143 @@
+using Microsoft.ML;
+using Microsoft.ML.Data;
+using Microsoft.ML.Runtime;
+using ML.Rlhf;
+using ML.Rlhf.Bridge;
+using ML.Rlhf.Torch.Modules;
+using ML.Rlhf.Torch.Training;
+using TorchSharp;
+using GptModule = ML.Rlhf.Torch.Modules.Gpt;
+
+[assembly: ModelComponent(typeof(RewardTransformer))]
+
+namespace ML.Rlhf;
+
+/// <summary>
+/// A reward model: adds the score of an answer to a prompt. Higher is better; with <see cref="RewardModelHyperparameters.NormalizeScores"/>, 0 is the
+/// mean and 1 the standard deviation of the answers that it was trained on.
+/// </summary>
+/// <remarks>Lazy: the model runs when a score is asked for, for a batch of rows at a time.</remarks>
+public sealed class RewardTransformer : ITransformer, IDisposable, IModelComponent<RewardTransformer>
+{
+    internal const string DefaultScoreColumn = "Score";
+    private const int BatchSize = 64;
+
+    private readonly IHostEnvironment _environment;
+    private readonly LanguageModel<ScalarGpt> _model;
+    private readonly string _chosenColumnName;
+
+    internal RewardTransformer(
+        IHostEnvironment environment, LanguageModel<ScalarGpt> model, string promptColumnName, string completionColumnName,
+        string chosenColumnName, string scoreColumnName)
+    {
+        _environment = environment;
+        _model = model;
+        _chosenColumnName = chosenColumnName;
+        PromptColumnName = promptColumnName;
+        CompletionColumnName = completionColumnName;
+        ScoreColumnName = scoreColumnName;
+    }
+
+    /// <summary>The text column of prompts.</summary>
+    public string PromptColumnName { get; }
+
+    /// <summary>
+    /// The text column of the answers to score. Data without it, such as the preferences that a pipeline is fitted on, has its chosen answers scored.
+    /// </summary>
+    public string CompletionColumnName { get; }
+
+    /// <summary>The column that is added.</summary>
+    public string ScoreColumnName { get; }
+
+    /// <summary>How the model cuts text into tokens.</summary>
+    public TextTokenizer Tokenizer => _model.Tokenizer;
+
+    /// <summary>The shape of the model below the scalar head.</summary>
+    public GptArchitecture Architecture => _model.Architecture;
+
+    /// <summary>The network itself, for what this package does not do. It belongs to this transformer: do not dispose or train it.</summary>
+    public torch.nn.Module Module => _model.Module;
+
+    internal ScalarGpt Scalar => _model.Module;
+
+    /// <summary>Scores one answer.</summary>
+    /// <param name="prompt">The prompt; may be empty.</param>
+    /// <param name="completion">The answer; an empty one is scored too.</param>
+    /// <returns>The score; higher is better.</returns>
+    /// <exception cref="ArgumentException">Prompt and answer do not fit the model's context.</exception>
+    public float Score(string prompt, string completion) => Score([(prompt, completion)])[0];
+
+    /// <summary>Scores several answers.</summary>
+    /// <param name="answers">Prompts with an answer each.</param>
+    /// <returns>One score each, in the same order.</returns>
+    /// <exception cref="ArgumentException">A prompt with its answer does not fit the model's context.</exception>
+    public IReadOnlyList<float> Score(IReadOnlyList<(string Prompt, string Completion)> answers)
+    {
+        ArgumentNullException.ThrowIfNull(answers);
+        var sequences = new TokenSequences();
+        foreach (var (prompt, completion) in answers)
+            sequences.Add(Encode(prompt, completion));
+        return Array.ConvertAll(RewardScoring.Score(Scalar, sequences), score => (float)score);
+    }
+
+    private int[] Encode(string prompt, string completion)
+    {
+        int[] tokens = [.. Tokenization.EncodePrompt(Tokenizer, prompt), .. Tokenizer.Encode(completion), Tokenizer.EndOfText];
+        return tokens.Length <= Architecture.ContextLength
+            ? tokens
+            : throw _environment.Process(new ArgumentException(
+                $"The prompt '{Texts.Shorten(prompt)}' with its answer has {tokens.Length} tokens, but the reward model's context is " +
+                $"{Architecture.ContextLength}. Shorten them, or train the reward model from a model with a longer context.", nameof(completion)));
+    }
+
+    /// <summary>True: a row of the output needs one row of the input.</summary>
+    public bool IsRowToRowMapper => true;
+
+    /// <summary>The columns of the input and the score.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">There is no such text column.</exception>
+    public DataViewSchema GetOutputSchema(DataViewSchema inputSchema) => Column(inputSchema).Map(inputSchema).OutputSchema;
+
+    /// <summary>The input with the score; the model runs when it is read.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">There is no such text column.</exception>
+    public IDataView Transform(IDataView input) => Column(input.Schema).AddTo(input);
+
+    /// <summary>The mapping for single rows, which a prediction engine uses.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">There is no such text column.</exception>
+    public IRowToRowMapper GetRowToRowMapper(DataViewSchema inputSchema) => Column(inputSchema).Map(inputSchema);
+
+    private BatchedColumn<float> Column(DataViewSchema inputSchema)
+    {
+        bool preferences = inputSchema.GetColumnOrNull(CompletionColumnName) is null && inputSchema.GetColumnOrNull(_chosenColumnName) is not null;
+        string completion = preferences ? _chosenColumnName : CompletionColumnName;
+        TextColumns.RequireText(_environment, inputSchema, "prompt", PromptColumnName);
+        TextColumns.RequireText(_environment, inputSchema, "completion", completion);
+        return new BatchedColumn<float>(
+            ScoreColumnName, NumberDataViewType.Single, [PromptColumnName, completion], BatchSize,
+            rows => Score([.. rows.Select(row => (row[0], row[1]))]));
+    }
+
+    /// <summary>Frees the weights.</summary>
+    public void Dispose() => _model.Dispose();
+
+    static string IModelComponent<RewardTransformer>.Id => "Reward";
+
+    static int IModelComponent<RewardTransformer>.Version => 1;
+
+    void ICanSaveModel.Save(ModelSaveContext ctx) => ModelStore.Save(ctx, this);
+
+    void IModelComponent<RewardTransformer>.Save(ModelWriter writer)
+    {
+        writer.Main.Write(PromptColumnName);
+        writer.Main.Write(CompletionColumnName);
+        writer.Main.Write(_chosenColumnName);
+        writer.Main.Write(ScoreColumnName);
+        _model.Save(writer);
+    }
+
+    static RewardTransformer IModelComponent<RewardTransformer>.Load(IHostEnvironment env, ModelReader reader)
+    {
+        string prompt = reader.Main.ReadString(), completion = reader.Main.ReadString(), chosen = reader.Main.ReadString(), score = reader.Main.ReadString();
+        var model = LanguageModel<ScalarGpt>.Load(env, reader, architecture => new ScalarGpt(new GptModule(architecture), generator: null));
+        return new RewardTransformer(env, model, prompt, completion, chosen, score);
+    }
+}

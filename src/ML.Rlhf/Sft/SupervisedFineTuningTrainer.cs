@@ -1,0 +1,77 @@
+using Microsoft.ML;
+using Microsoft.ML.Data;
+using Microsoft.ML.Runtime;
+using ML.Rlhf.Bridge;
+using ML.Rlhf.Torch.Training;
+using GptModule = ML.Rlhf.Torch.Modules.Gpt;
+
+namespace ML.Rlhf;
+
+/// <summary>Fine-tunes a language model on prompts and the completions that people wrote for them: step 1 of InstructGPT.</summary>
+/// <remarks>
+/// | | |
+/// |-|-|
+/// | Task | imitation: predict the completion's tokens, and where it ends |
+/// | Input | two text columns, prompt and completion |
+/// | Output | <see cref="TextGenerationTransformer"/>: a text column with the completion |
+/// | Passes over the data | one, to tokenize it; tokens are kept in memory, 4 bytes each |
+/// | The given model | is copied and stays as it is |
+/// </remarks>
+public sealed class SupervisedFineTuningTrainer : IEstimator<TextGenerationTransformer>
+{
+    private readonly IHostEnvironment _environment;
+    private readonly TrainerHost _host;
+    private readonly TextGenerationTransformer _model;
+    private readonly SupervisedFineTuningOptions _options;
+
+    internal SupervisedFineTuningTrainer(IHostEnvironment environment, TextGenerationTransformer model, SupervisedFineTuningOptions options)
+    {
+        options.Validate();
+        _environment = environment;
+        _host = new TrainerHost(environment, nameof(SupervisedFineTuningTrainer));
+        _model = model;
+        _options = options;
+    }
+
+    /// <summary>The columns of the demonstrations; the completions are then the model's.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">There is no such text column.</exception>
+    public SchemaShape GetOutputSchema(SchemaShape inputSchema)
+    {
+        TextColumns.RequireText(_host.Host, inputSchema, "prompt", _options.PromptColumnName);
+        TextColumns.RequireText(_host.Host, inputSchema, "completion", _options.CompletionColumnName);
+        return Schemas.With(inputSchema, Schemas.Column(_options.CompletionColumnName, TextDataViewType.Instance));
+    }
+
+    /// <summary>Trains a copy of the model.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">There is no such text column.</exception>
+    /// <exception cref="InvalidOperationException">There are no demonstrations that fit the model.</exception>
+    /// <exception cref="OperationCanceledException">The run was stopped.</exception>
+    public TextGenerationTransformer Fit(IDataView input)
+    {
+        RequireColumns(input);
+        if (_options.ValidationData is { } held)
+            RequireColumns(held);
+
+        return _host.Train("SFT", _options, run =>
+        {
+            CompletionData Read(IDataView data) => Tokenization.Demonstrations(
+                data, _options.PromptColumnName, _options.CompletionColumnName, _model.Tokenizer, _model.Architecture.ContextLength, run.Warn,
+                _options.CancellationToken);
+            var demonstrations = Read(input);
+            var validation = _options.ValidationData is { } data ? Read(data) : null;
+            run.Log($"{demonstrations.Count} demonstrations, {demonstrations.Sequences.TokenCount} tokens.");
+
+            return LanguageModel.Build(
+                (GptModule)_model.Gpt.Clone().to(run.Device), _model.Tokenizer, _model.Architecture,
+                module => SupervisedFineTuning.Run(module, demonstrations, validation, _options, run),
+                model => new TextGenerationTransformer(
+                    _environment, model, _options.PromptColumnName, _options.CompletionColumnName, _options.Sampling ?? _model.Sampling));
+        });
+    }
+
+    private void RequireColumns(IDataView data)
+    {
+        TextColumns.RequireText(_host.Host, data.Schema, "prompt", _options.PromptColumnName);
+        TextColumns.RequireText(_host.Host, data.Schema, "completion", _options.CompletionColumnName);
+    }
+}
