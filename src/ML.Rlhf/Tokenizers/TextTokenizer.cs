@@ -1,0 +1,207 @@
+using System.Runtime.InteropServices;
+using System.Text;
+using System.Text.RegularExpressions;
+using Microsoft.ML.Tokenizers;
+
+namespace ML.Rlhf;
+
+/// <summary>
+/// The tokenizer of a language model: how its text is cut into tokens, and put together again. It is saved with the model, and two
+/// models can pass tokens to each other only when their tokenizers are equal (<see cref="Equals(TextTokenizer)"/>).
+/// </summary>
+/// <remarks>
+/// <para>
+/// Made by <see cref="TokenizerCatalog"/> or read by <see cref="Load"/>; it never changes, and may be used from several threads.
+/// </para>
+/// <para>There is no padding token: rows of different lengths are told apart by their lengths, not by a token.</para>
+/// <para>A .NET string can hold half a surrogate pair, which has no meaning as text; it is read as U+FFFD.</para>
+/// </remarks>
+public sealed class TextTokenizer : IEquatable<TextTokenizer>
+{
+    internal const string DefaultEndOfText = "<|endoftext|>";
+    internal static ReadOnlySpan<byte> DefaultEndOfTextUtf8 => "<|endoftext|>"u8;
+
+    private readonly byte[][] _bytes; // what each token stands for, in UTF-8; nothing for a special token
+    private readonly Regex _specialTokens;
+
+    /// <exception cref="FormatException">The content contradicts itself.</exception>
+    internal TextTokenizer(TokenizerContent content)
+    {
+        content.Check();
+        Content = content;
+        _bytes = content.TokenBytes();
+        var longestFirst = content.SpecialTokens.Keys.OrderByDescending(token => token.Length);
+        _specialTokens = new Regex(string.Join('|', longestFirst.Select(Regex.Escape)));
+        EndOfText = content.SpecialTokens[content.EndOfText];
+        Tokenizer = content.Kind switch
+        {
+            TokenizerKind.Bytes => new ByteTokenizer(),
+            TokenizerKind.Characters => new CharacterTokenizer(content.Vocabulary, content.ReplaceUnknown),
+            _ => BpeTokenizer.Create(new BpeOptions(content.Vocabulary.Select((token, id) => KeyValuePair.Create(token, id)))
+            {
+                Merges = content.Merges,
+                ByteLevel = true,
+                PreTokenizer = new Gpt2PreTokenizer(),
+            }),
+        };
+    }
+
+    /// <summary>Ids 0 to 255 are bytes, 256 is the end of text.</summary>
+    internal static TextTokenizer FromBytes() => new(new TokenizerContent
+    {
+        Kind = TokenizerKind.Bytes,
+        Vocabulary = [.. Enumerable.Range(0, 256).Select(value => ByteAlphabet.Symbol((byte)value).ToString()), DefaultEndOfText],
+        SpecialTokens = new() { [DefaultEndOfText] = ByteTokenizer.EndOfText },
+        EndOfText = DefaultEndOfText,
+    });
+
+    /// <summary>One id for each character, in the order given; the last id is the end of text.</summary>
+    internal static TextTokenizer FromCharacters(IReadOnlyList<string> characters, bool replaceUnknown) => new(new TokenizerContent
+    {
+        Kind = TokenizerKind.Characters,
+        Vocabulary = [.. characters, DefaultEndOfText],
+        SpecialTokens = new() { [DefaultEndOfText] = characters.Count },
+        EndOfText = DefaultEndOfText,
+        ReplaceUnknown = replaceUnknown,
+    });
+
+    /// <summary>A byte-level BPE from its parts, as GPT-2's <c>vocab.json</c> and <c>merges.txt</c> have them.</summary>
+    /// <param name="vocabulary">The text of each id: special tokens as they are, the others written in <see cref="ByteAlphabet"/>.</param>
+    /// <param name="merges">The two tokens of each merge with a space between them, the first learned first.</param>
+    /// <param name="specialTokens">Text and id of each special token.</param>
+    /// <param name="endOfText">Which of them ends a text.</param>
+    /// <exception cref="FormatException">The parts contradict each other.</exception>
+    internal static TextTokenizer FromByteLevelBpe(
+        IEnumerable<string> vocabulary, IEnumerable<string> merges, IReadOnlyDictionary<string, int> specialTokens, string endOfText) =>
+        new(new TokenizerContent
+        {
+            Kind = TokenizerKind.ByteLevelBpe,
+            Vocabulary = [.. vocabulary],
+            Merges = [.. merges],
+            SpecialTokens = new(specialTokens),
+            EndOfText = endOfText,
+        });
+
+    /// <summary>
+    /// The tokenizer as <c>Microsoft.ML.Tokenizers</c> knows it: for token texts, offsets, counting and trimming to a number of tokens.
+    /// It does not recognize special tokens in text.
+    /// </summary>
+    public Tokenizer Tokenizer { get; }
+
+    /// <summary>All that the tokenizer consists of.</summary>
+    internal TokenizerContent Content { get; }
+
+    /// <summary>How text is cut into tokens.</summary>
+    public TokenizerKind Kind => Content.Kind;
+
+    /// <summary>The number of tokens; ids run from 0 to one less.</summary>
+    public int VocabularySize => _bytes.Length;
+
+    /// <summary>
+    /// The id of the token that ends a text: it stands between documents when a model is trained, and generation stops at it.
+    /// <see cref="Encode(ReadOnlySpan{char}, bool)"/> does not append it.
+    /// </summary>
+    public int EndOfText { get; }
+
+    /// <summary>Text and id of the tokens that stand for no text; the end of text is one of them.</summary>
+    public IReadOnlyDictionary<string, int> SpecialTokens => Content.SpecialTokens;
+
+    /// <summary>The tokens of a text.</summary>
+    /// <param name="text">Any text; an empty one has no tokens.</param>
+    /// <param name="recognizeSpecialTokens">
+    /// Whether the text <c>&lt;|endoftext|&gt;</c> means the end of text. False by default, which makes it ordinary tokens:
+    /// otherwise whoever writes a prompt could end it, or speak in another's name. True only for text that your own program put together.
+    /// </param>
+    /// <returns>The ids, a new array.</returns>
+    /// <exception cref="ArgumentException">
+    /// A character tokenizer does not know a character. The message names it, its position and what to do.
+    /// </exception>
+    public int[] Encode(ReadOnlySpan<char> text, bool recognizeSpecialTokens = false)
+    {
+        var ids = new List<int>();
+        Encode(text, ids, recognizeSpecialTokens);
+        return [.. ids];
+    }
+
+    /// <summary>Appends the tokens of a text to a list.</summary>
+    /// <inheritdoc cref="Encode(ReadOnlySpan{char}, bool)"/>
+    /// <param name="text">Any text; an empty one has no tokens.</param>
+    /// <param name="destination">Where the ids are added.</param>
+    /// <param name="recognizeSpecialTokens">Whether the text <c>&lt;|endoftext|&gt;</c> means the end of text. False by default.</param>
+    public void Encode(ReadOnlySpan<char> text, List<int> destination, bool recognizeSpecialTokens = false)
+    {
+        ArgumentNullException.ThrowIfNull(destination);
+        ReadOnlySpan<char> rest = WellFormedText.Of(text);
+        if (recognizeSpecialTokens)
+        {
+            int start = 0;
+            foreach (ValueMatch special in _specialTokens.EnumerateMatches(rest))
+            {
+                ReadOnlySpan<char> before = rest[start..special.Index];
+                destination.AddRange(Tokenizer.EncodeToIds(before));
+                destination.Add(SpecialTokens[rest.Slice(special.Index, special.Length).ToString()]);
+                start = special.Index + special.Length;
+            }
+            rest = rest[start..];
+        }
+        destination.AddRange(Tokenizer.EncodeToIds(rest));
+    }
+
+    /// <summary>The text of tokens. Special tokens are left out; bytes that form no character become U+FFFD.</summary>
+    /// <param name="tokenIds">Ids from 0 to <see cref="VocabularySize"/> − 1.</param>
+    /// <exception cref="ArgumentOutOfRangeException">An id is not in the vocabulary.</exception>
+    public string Decode(ReadOnlySpan<int> tokenIds)
+    {
+        var bytes = new List<byte>(4 * tokenIds.Length);
+        foreach (int id in tokenIds)
+            bytes.AddRange(BytesOf(id));
+        return Encoding.UTF8.GetString(CollectionsMarshal.AsSpan(bytes));
+    }
+
+    /// <summary>A decoder for tokens that arrive one at a time.</summary>
+    public StreamingDecoder CreateStreamingDecoder() => new(this);
+
+    /// <summary>What a token stands for, in UTF-8; nothing for a special token.</summary>
+    internal ReadOnlySpan<byte> BytesOf(int tokenId) => (uint)tokenId < (uint)_bytes.Length
+        ? _bytes[tokenId]
+        : throw new ArgumentOutOfRangeException(nameof(tokenId), tokenId,
+            $"Token ids of this tokenizer run from 0 to {VocabularySize - 1}. These tokens come from another tokenizer or model.");
+
+    /// <summary>Writes the tokenizer as one small JSON document, which has all that <see cref="Load"/> needs.</summary>
+    /// <param name="stream">Left open, positioned after the document.</param>
+    public void Save(Stream stream)
+    {
+        ArgumentNullException.ThrowIfNull(stream);
+        Content.Write(stream);
+    }
+
+    /// <summary>Reads what <see cref="Save"/> wrote.</summary>
+    /// <param name="stream">Read to its end and left open.</param>
+    /// <exception cref="FormatException">
+    /// The document is damaged, is something else, or was written by a newer version of this package; the message says which.
+    /// </exception>
+    public static TextTokenizer Load(Stream stream)
+    {
+        ArgumentNullException.ThrowIfNull(stream);
+        return new TextTokenizer(TokenizerContent.Read(stream));
+    }
+
+    /// <summary>
+    /// Whether two tokenizers are the same by content: the same kind, the same tokens under the same ids, and the same merges. Only then
+    /// do the same ids mean the same text.
+    /// </summary>
+    public bool Equals(TextTokenizer? other) => other is not null && (ReferenceEquals(this, other) || Content.SameAs(other.Content));
+
+    /// <inheritdoc/>
+    public override bool Equals(object? obj) => Equals(obj as TextTokenizer);
+
+    /// <inheritdoc/>
+    public override int GetHashCode() => HashCode.Combine(Kind, VocabularySize, EndOfText, Content.Merges.Length);
+
+    /// <summary>Kind and size, for logs and error messages: <c>byte-level BPE tokenizer of 4096 tokens</c>.</summary>
+    public override string ToString()
+    {
+        string kind = Kind switch { TokenizerKind.Bytes => "byte", TokenizerKind.Characters => "character", _ => "byte-level BPE" };
+        return $"{kind} tokenizer of {VocabularySize} tokens";
+    }
+}

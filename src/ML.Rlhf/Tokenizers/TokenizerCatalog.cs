@@ -1,0 +1,88 @@
+using Microsoft.ML;
+using Microsoft.ML.Runtime;
+
+namespace ML.Rlhf;
+
+/// <summary>Makes tokenizers: trained on a corpus, or ready made.</summary>
+public sealed class TokenizerCatalog
+{
+    /// <summary>
+    /// Enough for English prose to come out at about four characters a token, and few enough that a small GPT does not spend most of its
+    /// parameters on its vocabulary.
+    /// </summary>
+    internal const int DefaultVocabularySize = 4096;
+
+    private readonly IHost _host;
+
+    internal TokenizerCatalog(MLContext context) => _host = ((IHostEnvironment)context).Register(nameof(TokenizerCatalog));
+
+    /// <summary>Learns a byte-level BPE vocabulary, the kind that GPT-2 has. The same text gives the same vocabulary.</summary>
+    /// <remarks>
+    /// The corpus is read once and row by row; memory holds its distinct words. Five megabytes of English take less than a second. The
+    /// result can encode any text, of any language: what it has not learned it spells in bytes.
+    /// </remarks>
+    /// <param name="corpus">One text in each row. Rows are separate texts: nothing is learned across their border.</param>
+    /// <param name="vocabularySize">
+    /// The number of tokens to learn, 257 or more: the 256 bytes and the end of text are always there. The default of 4096 makes English
+    /// about four characters a token while a small GPT still has most of its parameters in its layers; GPT-2 has 50,257. When the corpus
+    /// has too few words that repeat, the vocabulary comes out smaller, with a warning in the log.
+    /// </param>
+    /// <param name="textColumnName">The text column.</param>
+    /// <param name="cancellationToken">Stops the training.</param>
+    /// <exception cref="ArgumentOutOfRangeException">The vocabulary size is too small, or there is no such text column.</exception>
+    /// <exception cref="ArgumentException">The corpus has no text.</exception>
+    public TextTokenizer TrainByteLevelBpe(
+        IDataView corpus,
+        int vocabularySize = DefaultVocabularySize,
+        string textColumnName = "Text",
+        CancellationToken cancellationToken = default)
+    {
+        ArgumentNullException.ThrowIfNull(corpus);
+        return Train(_host, corpus, vocabularySize, textColumnName, cancellationToken);
+    }
+
+    /// <summary>
+    /// The tokenizer that needs no training: ids 0 to 255 are the bytes of the text in UTF-8, 256 is the end of text. Sequences are about
+    /// four times as long as with a trained vocabulary.
+    /// </summary>
+    public TextTokenizer Bytes() => TextTokenizer.FromBytes();
+
+    /// <summary>
+    /// Makes every character (Unicode code point) of a corpus a token, in the order of code points; the last id is the end of text. For
+    /// small experiments on text with a small alphabet.
+    /// </summary>
+    /// <param name="corpus">One text in each row.</param>
+    /// <param name="textColumnName">The text column.</param>
+    /// <param name="replaceUnknown">
+    /// What happens later to a character that the corpus did not have: false, the default, makes it an error that names the character;
+    /// true reads it as U+FFFD "�", which then is in the vocabulary.
+    /// </param>
+    /// <param name="cancellationToken">Stops the reading.</param>
+    /// <exception cref="ArgumentOutOfRangeException">There is no such text column.</exception>
+    /// <exception cref="ArgumentException">The corpus has no text.</exception>
+    public TextTokenizer TrainCharacters(
+        IDataView corpus,
+        string textColumnName = "Text",
+        bool replaceUnknown = false,
+        CancellationToken cancellationToken = default)
+    {
+        ArgumentNullException.ThrowIfNull(corpus);
+        return CharacterTokenizer.Train(CorpusText.Read(_host, corpus, textColumnName), replaceUnknown, cancellationToken);
+    }
+
+    /// <summary>Trains and logs.</summary>
+    internal static TextTokenizer Train(
+        IHost host, IDataView corpus, int vocabularySize, string textColumnName, CancellationToken cancellationToken)
+    {
+        using IChannel channel = host.Start("Training a byte-level BPE tokenizer");
+        var tokenizer = ByteLevelBpeTrainer.Train(
+            CorpusText.Read(host, corpus, textColumnName), vocabularySize, cancellationToken: cancellationToken);
+        if (tokenizer.VocabularySize < vocabularySize)
+            channel.Warning(MessageSensitivity.None,
+                "The corpus has no more pairs that occur twice: the vocabulary has {0} tokens, not the {1} asked for.",
+                tokenizer.VocabularySize, vocabularySize);
+        else
+            channel.Info(MessageSensitivity.None, "Learned a vocabulary of {0} tokens.", tokenizer.VocabularySize);
+        return tokenizer;
+    }
+}

@@ -1,0 +1,181 @@
+using System.Text;
+using System.Text.Encodings.Web;
+using System.Text.Json;
+using System.Text.Json.Serialization;
+using System.Text.Json.Serialization.Metadata;
+
+namespace ML.Rlhf;
+
+/// <summary>
+/// All that a <see cref="TextTokenizer"/> consists of: what two of them are compared by, and the JSON document that is saved.
+/// </summary>
+internal sealed class TokenizerContent
+{
+    private const string FormatName = "ML.Rlhf tokenizer";
+    private const int NewestVersion = 1;
+
+    // "Ġthe" is written as it is, not in escapes: the document is never part of a web page.
+    private static readonly JsonTypeInfo<TokenizerContent> s_json =
+        new TokenizerJson(new(TokenizerJson.Default.Options) { Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping }).TokenizerContent;
+
+    // The order of these members is the order in the document. Format and version come first, for people and for newer versions.
+    public string Format => FormatName;
+    public int Version => NewestVersion;
+    public TokenizerKind Kind { get; init; }
+
+    /// <summary>The key in <see cref="SpecialTokens"/> of the token that ends a text.</summary>
+    public string EndOfText { get; init; } = "";
+    public Dictionary<string, int> SpecialTokens { get; init; } = [];
+
+    /// <summary>Characters only: a character that is not in the vocabulary is read as U+FFFD, which is.</summary>
+    public bool ReplaceUnknown { get; init; }
+
+    /// <summary>The text of each id. Special tokens and characters as they are; bytes in <see cref="ByteAlphabet"/>.</summary>
+    public string[] Vocabulary { get; init; } = [];
+
+    /// <summary>Byte-level BPE only: two tokens with a space between them, the first merge first.</summary>
+    public string[] Merges { get; init; } = [];
+
+    public bool SameAs(TokenizerContent other) =>
+        Kind == other.Kind
+        && EndOfText == other.EndOfText
+        && ReplaceUnknown == other.ReplaceUnknown
+        && Vocabulary.AsSpan().SequenceEqual(other.Vocabulary)
+        && Merges.AsSpan().SequenceEqual(other.Merges)
+        && SpecialTokens.Count == other.SpecialTokens.Count
+        && SpecialTokens.All(token => other.SpecialTokens.TryGetValue(token.Key, out int id) && id == token.Value);
+
+    /// <summary>The bytes that each id stands for; nothing for a special token. Call <see cref="Check"/> first.</summary>
+    public byte[][] TokenBytes()
+    {
+        var bytes = new byte[Vocabulary.Length][];
+        for (int id = 0; id < bytes.Length; id++)
+        {
+            string token = Vocabulary[id];
+            if (SpecialTokens.ContainsKey(token))
+                bytes[id] = [];
+            else if (Kind == TokenizerKind.Characters)
+                bytes[id] = Encoding.UTF8.GetBytes(token);
+            else
+                ByteAlphabet.TryRead(token, out bytes[id]);
+        }
+        return bytes;
+    }
+
+    public void Write(Stream stream) => JsonSerializer.Serialize(stream, this, s_json);
+
+    public static TokenizerContent Read(Stream stream)
+    {
+        try
+        {
+            using var document = JsonDocument.Parse(stream);
+            CheckHeader(document.RootElement);
+            return document.RootElement.Deserialize(s_json)!;
+        }
+        catch (JsonException exception)
+        {
+            throw new FormatException($"This is not a saved tokenizer, or it is damaged: {exception.Message}");
+        }
+    }
+
+    /// <summary>Looks at format and version before anything else: what a newer version means by the rest is not known here.</summary>
+    private static void CheckHeader(JsonElement root)
+    {
+        if (root.ValueKind != JsonValueKind.Object || !root.TryGetProperty("format", out JsonElement format)
+            || format.ValueKind != JsonValueKind.String || format.GetString() != FormatName
+            || !root.TryGetProperty("version", out JsonElement number) || number.ValueKind != JsonValueKind.Number
+            || !number.TryGetInt32(out int version) || version < 1)
+            throw new FormatException($"This is not a saved tokenizer: it does not begin with \"format\": \"{FormatName}\" and a version.");
+        if (version > NewestVersion)
+            throw new FormatException(
+                $"This tokenizer was saved in format version {version}, and this version of the package ML.Rlhf reads up to "
+                + $"{NewestVersion}. Update the package ML.Rlhf.");
+    }
+
+    /// <summary>Throws unless every part fits the others, so that a damaged file fails here and not in the middle of a text.</summary>
+    /// <exception cref="FormatException">Says what does not fit.</exception>
+    public void Check()
+    {
+        if (!Enum.IsDefined(Kind))
+            throw Damaged($"there is no kind {(int)Kind}");
+        if (Vocabulary is null || Merges is null || SpecialTokens is null || EndOfText is null
+            || Vocabulary.Any(token => token is null) || Merges.Any(merge => merge is null))
+            throw Damaged("a part of it is missing");
+
+        var ids = new Dictionary<string, int>();
+        for (int id = 0; id < Vocabulary.Length; id++)
+        {
+            if (!ids.TryAdd(Vocabulary[id], id))
+                throw Damaged($"token '{Vocabulary[id]}' has two ids, {ids[Vocabulary[id]]} and {id}");
+        }
+        CheckSpecialTokens(ids);
+        if (Kind == TokenizerKind.Characters)
+            CheckCharacters(ids);
+        else
+            CheckBytes(ids);
+        CheckMerges(ids);
+    }
+
+    private void CheckSpecialTokens(Dictionary<string, int> ids)
+    {
+        foreach (var (token, id) in SpecialTokens)
+        {
+            if (token.Length == 0 || !ids.TryGetValue(token, out int inVocabulary) || inVocabulary != id)
+                throw Damaged($"special token '{token}' with id {id} is not in the vocabulary under this id");
+        }
+        if (!SpecialTokens.ContainsKey(EndOfText))
+            throw Damaged($"the end-of-text token '{EndOfText}' is not among the special tokens");
+    }
+
+    private void CheckCharacters(Dictionary<string, int> ids)
+    {
+        if (SpecialTokens.Count != 1 || SpecialTokens[EndOfText] != Vocabulary.Length - 1)
+            throw Damaged("a character tokenizer has one special token, with the last id");
+        foreach (string token in Vocabulary.AsSpan(0, Vocabulary.Length - 1))
+        {
+            if (!Rune.TryGetRuneAt(token, 0, out Rune rune) || rune.Utf16SequenceLength != token.Length)
+                throw Damaged($"token '{token}' is not one character");
+        }
+        if (ReplaceUnknown && !ids.ContainsKey("\uFFFD"))
+            throw Damaged("it is to replace unknown characters by U+FFFD, which is not in its vocabulary");
+    }
+
+    private void CheckBytes(Dictionary<string, int> ids)
+    {
+        for (int value = 0; value < 256; value++)
+        {
+            string symbol = ByteAlphabet.Symbol((byte)value).ToString();
+            if (!ids.TryGetValue(symbol, out int id))
+                throw Damaged($"byte {value} ('{symbol}') is not in the vocabulary");
+            if (Kind == TokenizerKind.Bytes && id != value)
+                throw Damaged($"byte {value} has id {id}");
+        }
+        if (Kind == TokenizerKind.Bytes && (ids.Count != 257 || SpecialTokens[EndOfText] != ByteTokenizer.EndOfText))
+            throw Damaged("a byte tokenizer has 256 bytes and one special token");
+        foreach (string token in Vocabulary)
+        {
+            if (!SpecialTokens.ContainsKey(token) && (token.Length == 0 || !ByteAlphabet.TryRead(token, out _)))
+                throw Damaged($"token '{token}' is not written in the byte alphabet");
+        }
+    }
+
+    private void CheckMerges(Dictionary<string, int> ids)
+    {
+        if (Kind != TokenizerKind.ByteLevelBpe && Merges.Length > 0)
+            throw Damaged("only a byte-level BPE has merges");
+        foreach (string merge in Merges)
+        {
+            string[] parts = merge.Split(' ');
+            bool known = parts.Length == 2 && parts.All(ids.ContainsKey) && ids.ContainsKey(parts[0] + parts[1]);
+            if (!known || SpecialTokens.ContainsKey(parts[0] + parts[1]))
+                throw Damaged($"merge '{merge}' does not join two tokens of the vocabulary to a third");
+        }
+    }
+
+    private static FormatException Damaged(string what) => new($"The tokenizer is damaged: {what}.");
+}
+
+/// <summary>Generated at compile time, so that it also works where reflection-based JSON is switched off.</summary>
+[JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase, UseStringEnumConverter = true)]
+[JsonSerializable(typeof(TokenizerContent))]
+internal sealed partial class TokenizerJson : JsonSerializerContext;
