@@ -3,6 +3,7 @@ using Microsoft.ML.Data;
 using Microsoft.ML.Runtime;
 using ML.Rlhf.Bridge;
 using ML.Rlhf.Torch.Training;
+using TorchSharp;
 using static TorchSharp.torch;
 using GptModule = ML.Rlhf.Torch.Modules.Gpt;
 
@@ -52,7 +53,7 @@ public sealed class GptTrainer : IEstimator<TextGenerationTransformer>
 
         return _host.Train("GPT", _options, run =>
         {
-            var tokenizer = _options.Tokenizer ?? TokenizerCatalog.TrainByteLevelBpe(
+            var tokenizer = _options.Tokenizer ?? TokenizerCatalog.Train(
                 _host.Host, input, _options.Architecture.VocabularySize, _options.TextColumnName, _options.CancellationToken);
             var architecture = _options.Architecture with { VocabularySize = tokenizer.VocabularySize };
             var corpus = Tokenization.Documents(input, _options.TextColumnName, tokenizer, _options.CancellationToken);
@@ -63,7 +64,7 @@ public sealed class GptTrainer : IEstimator<TextGenerationTransformer>
 
             using var generator = new Generator(run.Seed, CPU);
             return LanguageModel.Build(
-                (GptModule)new GptModule(architecture, generator).to(run.Device), tokenizer, architecture,
+                new GptModule(architecture, generator).to(run.Device), tokenizer, architecture,
                 module => LanguageModelTraining.Run(module, corpus, validation, _options, run),
                 model => new TextGenerationTransformer(
                     _environment, model, _options.PromptColumnName ?? _options.TextColumnName, _options.CompletionColumnName, _options.Sampling));

@@ -2,6 +2,7 @@ using Microsoft.ML.Runtime;
 using ML.Rlhf.Bridge;
 using ML.Rlhf.Torch.Checkpoints;
 using ML.Rlhf.Torch.Native;
+using TorchSharp;
 using static TorchSharp.torch;
 
 namespace ML.Rlhf;

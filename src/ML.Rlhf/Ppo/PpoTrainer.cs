@@ -4,6 +4,7 @@ using Microsoft.ML.Runtime;
 using ML.Rlhf.Bridge;
 using ML.Rlhf.Torch.Modules;
 using ML.Rlhf.Torch.Training;
+using TorchSharp;
 using GptModule = ML.Rlhf.Torch.Modules.Gpt;
 
 namespace ML.Rlhf;
@@ -67,10 +68,10 @@ public sealed class PpoTrainer : IEstimator<TextGenerationTransformer>
                 _options.CancellationToken);
             run.Log($"{prompts.Count} prompts, {_options.Episodes} episodes.");
 
-            using var reference = (GptModule)_model.Gpt.Clone().to(run.Device);
-            using var value = (ScalarGpt)(_reward.ValueSource(_model)?.Clone() ?? new ScalarGpt(_model.Gpt.Clone(), generator: null)).to(run.Device);
+            using var reference = _model.Gpt.Clone().to(run.Device);
+            using var value = (_reward.ValueSource(_model)?.Clone() ?? new ScalarGpt(_model.Gpt.Clone(), generator: null)).to(run.Device);
             return LanguageModel.Build(
-                (GptModule)_model.Gpt.Clone().to(run.Device), _model.Tokenizer, _model.Architecture,
+                _model.Gpt.Clone().to(run.Device), _model.Tokenizer, _model.Architecture,
                 policy => new PpoTraining(policy, value, reference, scorer, _model.Tokenizer.EndOfText, _options, run).Run(prompts),
                 model => new TextGenerationTransformer(
                     _environment, model, _options.PromptColumnName, _options.CompletionColumnName, _options.Sampling ?? _model.Sampling));

@@ -4,6 +4,7 @@ using Microsoft.ML.Runtime;
 using ML.Rlhf.Bridge;
 using ML.Rlhf.Torch.Modules;
 using ML.Rlhf.Torch.Training;
+using TorchSharp;
 using static TorchSharp.torch;
 
 namespace ML.Rlhf;
@@ -65,7 +66,7 @@ public sealed class RewardModelTrainer : IEstimator<RewardTransformer>
 
             using var generator = new Generator(run.Seed, CPU);
             return LanguageModel.Build(
-                (ScalarGpt)new ScalarGpt((Torch.Modules.Gpt)_model.Gpt.Clone().cpu(), generator).to(run.Device), _model.Tokenizer, _model.Architecture,
+                new ScalarGpt(_model.Gpt.Clone().cpu(), generator).to(run.Device), _model.Tokenizer, _model.Architecture,
                 module => RewardModelTraining.Run(module, preferences, validation, _options, run),
                 model => new RewardTransformer(
                     _environment, model, _options.PromptColumnName, _options.CompletionColumnName, _options.ChosenColumnName, _options.ScoreColumnName));

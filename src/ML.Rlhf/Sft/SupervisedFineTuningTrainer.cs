@@ -3,6 +3,7 @@ using Microsoft.ML.Data;
 using Microsoft.ML.Runtime;
 using ML.Rlhf.Bridge;
 using ML.Rlhf.Torch.Training;
+using TorchSharp;
 using GptModule = ML.Rlhf.Torch.Modules.Gpt;
 
 namespace ML.Rlhf;
@@ -62,7 +63,7 @@ public sealed class SupervisedFineTuningTrainer : IEstimator<TextGenerationTrans
             run.Log($"{demonstrations.Count} demonstrations, {demonstrations.Sequences.TokenCount} tokens.");
 
             return LanguageModel.Build(
-                (GptModule)_model.Gpt.Clone().to(run.Device), _model.Tokenizer, _model.Architecture,
+                _model.Gpt.Clone().to(run.Device), _model.Tokenizer, _model.Architecture,
                 module => SupervisedFineTuning.Run(module, demonstrations, validation, _options, run),
                 model => new TextGenerationTransformer(
                     _environment, model, _options.PromptColumnName, _options.CompletionColumnName, _options.Sampling ?? _model.Sampling));

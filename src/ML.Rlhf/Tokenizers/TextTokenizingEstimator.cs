@@ -46,7 +46,7 @@ public sealed class TextTokenizingEstimator : IEstimator<TextTokenizingTransform
     public TextTokenizingTransformer Fit(IDataView input)
     {
         ArgumentNullException.ThrowIfNull(input);
-        CorpusText.RequireColumn(_host, Schemas.Shape(input.Schema), _inputColumnName);
+        TextColumns.RequireText(_host, input.Schema, "text", _inputColumnName);
         var tokenizer = _tokenizer ?? TokenizerCatalog.Train(_host, input, _vocabularySize, _inputColumnName, default);
         return new TextTokenizingTransformer(_host, _outputColumnName, _inputColumnName, tokenizer);
     }
@@ -56,7 +56,7 @@ public sealed class TextTokenizingEstimator : IEstimator<TextTokenizingTransform
     public SchemaShape GetOutputSchema(SchemaShape inputSchema)
     {
         ArgumentNullException.ThrowIfNull(inputSchema);
-        CorpusText.RequireColumn(_host, inputSchema, _inputColumnName);
+        TextColumns.RequireText(_host, inputSchema, "text", _inputColumnName);
         return Schemas.With(inputSchema, Schemas.Column(_outputColumnName, TextTokenizingTransformer.OutputType));
     }
 }

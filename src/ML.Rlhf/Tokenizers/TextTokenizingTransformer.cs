@@ -46,7 +46,7 @@ public sealed class TextTokenizingTransformer : ITransformer, IModelComponent<Te
 
     private RowMapper Map(DataViewSchema inputSchema)
     {
-        CorpusText.RequireColumn(_host, Schemas.Shape(inputSchema), _inputColumnName);
+        TextColumns.RequireText(_host, inputSchema, "text", _inputColumnName);
         return new RowMapper(inputSchema, [_inputColumnName], [new AddedColumn(_outputColumnName, OutputType, CreateGetter)]);
     }
 

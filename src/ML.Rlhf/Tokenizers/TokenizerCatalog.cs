@@ -67,7 +67,7 @@ public sealed class TokenizerCatalog
         CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(corpus);
-        return CharacterTokenizer.Train(CorpusText.Read(_host, corpus, textColumnName), replaceUnknown, cancellationToken);
+        return CharacterTokenizer.Train(Texts(_host, corpus, textColumnName, cancellationToken), replaceUnknown, cancellationToken);
     }
 
     /// <summary>Trains and logs.</summary>
@@ -76,7 +76,7 @@ public sealed class TokenizerCatalog
     {
         using IChannel channel = host.Start("Training a byte-level BPE tokenizer");
         var tokenizer = ByteLevelBpeTrainer.Train(
-            CorpusText.Read(host, corpus, textColumnName), vocabularySize, cancellationToken: cancellationToken);
+            Texts(host, corpus, textColumnName, cancellationToken), vocabularySize, cancellationToken: cancellationToken);
         if (tokenizer.VocabularySize < vocabularySize)
             channel.Warning(MessageSensitivity.None,
                 "The corpus has no more pairs that occur twice: the vocabulary has {0} tokens, not the {1} asked for.",
@@ -84,5 +84,12 @@ public sealed class TokenizerCatalog
         else
             channel.Info(MessageSensitivity.None, "Learned a vocabulary of {0} tokens.", tokenizer.VocabularySize);
         return tokenizer;
+    }
+
+    /// <summary>The texts of a column, read once and row by row.</summary>
+    private static IEnumerable<string> Texts(IHost host, IDataView corpus, string textColumnName, CancellationToken cancellationToken)
+    {
+        TextColumns.RequireText(host, corpus.Schema, "text", textColumnName);
+        return TextColumns.Read(corpus, [textColumnName], cancellationToken).Select(row => row[0]);
     }
 }

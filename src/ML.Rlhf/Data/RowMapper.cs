@@ -110,28 +110,28 @@ internal sealed class MappedDataView(IDataView input, RowMapper mapper) : IDataV
     }
 
     private DataViewRowCursor Map(DataViewRowCursor cursor, DataViewSchema.Column[] needed) =>
-        new Cursor(cursor, mapper.GetRow(cursor, needed));
+        new MappedCursor(cursor, mapper.GetRow(cursor, needed));
+}
 
-    /// <summary>Moves like the input's cursor; everything else is the mapped row's.</summary>
-    private sealed class Cursor(DataViewRowCursor input, DataViewRow row) : DataViewRowCursor
+/// <summary>Moves like the input's cursor; everything else is the mapped row's.</summary>
+internal sealed class MappedCursor(DataViewRowCursor input, DataViewRow row) : DataViewRowCursor
+{
+    public override DataViewSchema Schema => row.Schema;
+    public override long Position => row.Position;
+    public override long Batch => row.Batch;
+
+    public override bool MoveNext() => input.MoveNext();
+
+    public override ValueGetter<DataViewRowId> GetIdGetter() => row.GetIdGetter();
+
+    public override bool IsColumnActive(DataViewSchema.Column column) => row.IsColumnActive(column);
+
+    public override ValueGetter<TValue> GetGetter<TValue>(DataViewSchema.Column column) => row.GetGetter<TValue>(column);
+
+    protected override void Dispose(bool disposing)
     {
-        public override DataViewSchema Schema => row.Schema;
-        public override long Position => row.Position;
-        public override long Batch => row.Batch;
-
-        public override bool MoveNext() => input.MoveNext();
-
-        public override ValueGetter<DataViewRowId> GetIdGetter() => row.GetIdGetter();
-
-        public override bool IsColumnActive(DataViewSchema.Column column) => row.IsColumnActive(column);
-
-        public override ValueGetter<TValue> GetGetter<TValue>(DataViewSchema.Column column) => row.GetGetter<TValue>(column);
-
-        protected override void Dispose(bool disposing)
-        {
-            if (disposing)
-                row.Dispose(); // and with it the input's cursor
-            base.Dispose(disposing);
-        }
+        if (disposing)
+            row.Dispose(); // and with it the input's cursor
+        base.Dispose(disposing);
     }
 }

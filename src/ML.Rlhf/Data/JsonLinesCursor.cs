@@ -1,0 +1,107 @@
+using Microsoft.ML;
+using Microsoft.ML.Data;
+using Microsoft.ML.Runtime;
+
+namespace ML.Rlhf;
+
+/// <summary>One pass over JSON Lines files: one file open at a time, one line in memory.</summary>
+internal sealed class JsonLinesCursor(
+    IHost host,
+    DataViewSchema schema,
+    IMultiStreamSource source,
+    JsonLineParser parser,
+    JsonLinesOptions options,
+    Action<long, string?> finishPass) : DataViewRowCursor
+{
+    private LineReader? _file;
+    private int _fileIndex = -1;
+    private long _position = -1;
+    private long _skippedLines;
+    private string? _firstProblem;
+    private bool _finished;
+
+    public override long Position => _position;
+
+    public override long Batch => 0;
+
+    public override DataViewSchema Schema => schema;
+
+    public override bool IsColumnActive(DataViewSchema.Column column) => parser.IsActive(column.Index);
+
+    public override bool MoveNext()
+    {
+        while (!_finished && ReadLine())
+        {
+            if (_file!.IsBlank)
+                continue;
+            var problem = _file.IsTooLong
+                ? $"the line is longer than {options.MaxLineLength} bytes (JsonLinesOptions.MaxLineLength)."
+                : parser.Parse(_file.Line);
+            if (problem == null)
+            {
+                _position++;
+                return true;
+            }
+            Report(problem);
+        }
+        Finish();
+        return false;
+    }
+
+    public override ValueGetter<DataViewRowId> GetIdGetter() => (ref DataViewRowId id) => id = new((ulong)_position, 0);
+
+    public override ValueGetter<TValue> GetGetter<TValue>(DataViewSchema.Column column)
+    {
+        if (!IsColumnActive(column))
+            throw host.Process(new InvalidOperationException($"Column '{column.Name}' was not asked for when this cursor was created."));
+        var getter = parser.Getter(column.Index);
+        return getter as ValueGetter<TValue> ?? throw host.Process(new InvalidOperationException(
+            $"Invalid TValue in GetGetter: '{typeof(TValue)}', expected type: '{getter.GetType().GetGenericArguments()[0]}'."));
+    }
+
+    protected override void Dispose(bool disposing)
+    {
+        if (disposing)
+            Finish();
+        base.Dispose(disposing);
+    }
+
+    /// <summary>Moves to the next line of the files, opening and closing them on the way.</summary>
+    private bool ReadLine()
+    {
+        while (_file == null || !_file.Read())
+        {
+            _file?.Dispose();
+            _file = null;
+            if (++_fileIndex >= source.Count)
+                return false;
+            _file = new LineReader(source.Open(_fileIndex), options.MaxLineLength);
+        }
+        return true;
+    }
+
+    private void Report(string problem)
+    {
+        var where = source.GetPathOrNull(_fileIndex) ?? $"stream {_fileIndex + 1}";
+        problem = $"{where}({_file!.Number}): {problem} Expected {parser.Expectation}";
+        if (options.OnBadLine == BadLine.Fail)
+        {
+            throw host.Process(new FormatException(
+                $"{problem}; set {nameof(JsonLinesOptions)}.{nameof(JsonLinesOptions.OnBadLine)} = {nameof(BadLine)}.{nameof(BadLine.Skip)} " +
+                "to skip such lines."));
+        }
+        _skippedLines++;
+        _firstProblem ??= problem + ".";
+    }
+
+    private void Finish()
+    {
+        if (_finished)
+            return;
+        _finished = true;
+        _position = -1;
+        _file?.Dispose();
+        parser.Clear();
+        finishPass(_skippedLines, _firstProblem);
+    }
+}

@@ -1,0 +1,61 @@
+namespace ML.Rlhf;
+
+/// <summary>A row of a pretraining corpus.</summary>
+/// <remarks>A line of JSON Lines: <c>{"text": "Once upon a time, …"}</c></remarks>
+public sealed class Document
+{
+    /// <summary>The text of one document.</summary>
+    public string Text { get; set; } = "";
+}
+
+/// <summary>A row for supervised fine-tuning: a prompt and how a person answered it.</summary>
+/// <remarks>A line of JSON Lines: <c>{"prompt": "Say hello.", "completion": "Hello!"}</c></remarks>
+public sealed class Demonstration
+{
+    /// <summary>What is asked.</summary>
+    public string Prompt { get; set; } = "";
+
+    /// <summary>The answer to learn.</summary>
+    public string Completion { get; set; } = "";
+}
+
+/// <summary>A row for a reward model: a prompt and two completions, of which people preferred one.</summary>
+/// <remarks>A line of JSON Lines: <c>{"prompt": "Say hello.", "chosen": "Hello!", "rejected": "What?"}</c></remarks>
+public sealed class Preference
+{
+    /// <summary>What is asked.</summary>
+    public string Prompt { get; set; } = "";
+
+    /// <summary>The completion that people preferred.</summary>
+    public string Chosen { get; set; } = "";
+
+    /// <summary>The other completion.</summary>
+    public string Rejected { get; set; } = "";
+}
+
+/// <summary>A prompt alone: a row for PPO, and the input of a model that completes prompts.</summary>
+/// <remarks>A line of JSON Lines: <c>{"prompt": "Say hello."}</c></remarks>
+public sealed class PromptOnly
+{
+    /// <summary>What is asked.</summary>
+    public string Prompt { get; set; } = "";
+}
+
+/// <summary>What a model that completes prompts returns, as the output of a prediction engine or of <c>CreateEnumerable</c>.</summary>
+/// <remarks>As a line of JSON Lines: <c>{"prompt": "Say hello.", "completion": "Hello!"}</c></remarks>
+public sealed class Generated
+{
+    /// <summary>The prompt, if the model's output still has it.</summary>
+    public string? Prompt { get; set; }
+
+    /// <summary>The text that the model added.</summary>
+    public string Completion { get; set; } = "";
+}
+
+/// <summary>What a reward model returns, as the output of a prediction engine or of <c>CreateEnumerable</c>.</summary>
+/// <remarks>As a line of JSON Lines: <c>{"score": 1.25}</c></remarks>
+public sealed class ScoredCompletion
+{
+    /// <summary>How good the completion is: any number, higher is better.</summary>
+    public float Score { get; set; }
+}
