@@ -61,6 +61,19 @@ public sealed class RlhfCatalog
         string completionColumnName = TextGenerationTransformer.DefaultCompletionColumn) =>
         Evaluation.Demonstrations(_context, model, data, promptColumnName, completionColumnName);
 
+    /// <summary>Measures how far a policy has moved from the model that it began as, on its own answers to held-out prompts.</summary>
+    /// <param name="policy">The policy. It answers with its own <see cref="TextGenerationTransformer.Sampling"/>, without top-k and top-p.</param>
+    /// <param name="reference">The model to compare with; it needs the same tokenizer.</param>
+    /// <param name="prompts">Held-out prompts.</param>
+    /// <param name="promptColumnName">The text column of prompts.</param>
+    /// <exception cref="ArgumentOutOfRangeException">There is no such text column.</exception>
+    /// <exception cref="ArgumentException">The tokenizers differ, or the policy samples with top-k, top-p or temperature 0.</exception>
+    /// <exception cref="InvalidOperationException">There are no prompts that fit the model.</exception>
+    public PolicyMetrics EvaluatePolicy(
+        TextGenerationTransformer policy, TextGenerationTransformer reference, IDataView prompts,
+        string promptColumnName = TextGenerationTransformer.DefaultPromptColumn) =>
+        Evaluation.Policy(_context, policy, reference, prompts, promptColumnName);
+
     /// <summary>Measures how often a reward model agrees with people, beside how often the longer answer does.</summary>
     /// <param name="model">The reward model.</param>
     /// <param name="data">Held-out preferences.</param>

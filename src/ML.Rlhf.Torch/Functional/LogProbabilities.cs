@@ -24,4 +24,15 @@ public static class LogProbabilities
         using var scope = NewDisposeScope();
         return (logits.logsumexp(-1) - (logits.softmax(-1) * logits).sum(-1)).MoveToOuterDisposeScope();
     }
+
+    /// <summary>KL(p ‖ q) = Σ p·(ln p − ln q) in nats, over the whole vocabulary.</summary>
+    /// <param name="logits">Logits of p, (…, V).</param>
+    /// <param name="referenceLogits">Logits of q, (…, V).</param>
+    /// <returns>(…), each at least 0 but for rounding.</returns>
+    public static Tensor Divergence(Tensor logits, Tensor referenceLogits)
+    {
+        using var scope = NewDisposeScope();
+        var logProbs = logits.log_softmax(-1);
+        return (logProbs.exp() * (logProbs - referenceLogits.log_softmax(-1))).sum(-1).MoveToOuterDisposeScope();
+    }
 }

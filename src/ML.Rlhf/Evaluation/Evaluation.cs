@@ -31,6 +31,32 @@ internal static class Evaluation
         return Metrics(NextTokenLoss.Completions(model.Gpt, demonstrations), characters);
     }
 
+    public static PolicyMetrics Policy(
+        MLContext ml, TextGenerationTransformer policy, TextGenerationTransformer reference, IDataView prompts, string promptColumn)
+    {
+        var host = Register(ml);
+        TextColumns.RequireText(host, prompts.Schema, "prompt", promptColumn);
+        if (!policy.Tokenizer.Equals(reference.Tokenizer))
+            throw host.Process(new ArgumentException(
+                $"The policy has a {policy.Tokenizer}, but the reference has another {reference.Tokenizer}: their tokens cannot be compared. " +
+                "Compare a policy with the model that it was trained from.", nameof(reference)));
+        if (policy.Sampling is { Temperature: 0 } or { TopK: > 0 } or { TopP: < 1 })
+            throw host.Process(new ArgumentException(
+                "The policy samples with temperature 0, top-k or top-p, whose divergence from the reference is infinite. " +
+                "Pass policy.WithSampling(new SamplingOptions { … }) without them.", nameof(policy)));
+        using var channel = host.Start("Evaluating a policy");
+        var rows = Tokenization.Prompts(
+            prompts, promptColumn, policy.Tokenizer, policy.Architecture.ContextLength, responseTokens: 1, channel.WarningLine, CancellationToken.None);
+        var episodes = policy.SampleEpisodes(rows);
+        return new PolicyMetrics
+        {
+            PromptCount = episodes.Count,
+            Kl = PolicyDivergence.PerEpisode(policy.Gpt, reference.Gpt, episodes, policy.Sampling.Temperature).Average(),
+            ResponseLength = episodes.Average(e => e.Response.Length),
+            EndRate = episodes.Average(e => e.Ended ? 1.0 : 0.0),
+        };
+    }
+
     public static RewardModelMetrics RewardModel(
         MLContext ml, RewardTransformer model, IDataView data, string promptColumn, string chosenColumn, string rejectedColumn)
     {

@@ -7,6 +7,7 @@ using ML.Rlhf;
 using ML.Rlhf.Bridge;
 using ML.Rlhf.Torch;
 using ML.Rlhf.Torch.Generation;
+using ML.Rlhf.Torch.Training;
 using TorchSharp;
 using GptModule = ML.Rlhf.Torch.Modules.Gpt;
 
@@ -26,7 +27,7 @@ namespace ML.Rlhf;
 public sealed class TextGenerationTransformer : ITransformer, IDisposable, IModelComponent<TextGenerationTransformer>
 {
     internal const string DefaultPromptColumn = "Prompt", DefaultCompletionColumn = "Completion";
-    private const int BatchSize = 32;
+    private const int BatchSize = 64;
 
     private readonly IHostEnvironment _environment;
     private readonly LanguageModel<GptModule> _model;
@@ -92,16 +93,28 @@ public sealed class TextGenerationTransformer : ITransformer, IDisposable, IMode
         for (int i = 0; i < tokens.Length; i++)
             tokens[i] = EncodePrompt(prompts[i], sampling);
 
-        var completions = new string[tokens.Length];
-        foreach (int[] rows in Enumerable.Range(0, tokens.Length).OrderBy(i => tokens[i].Length).Chunk(BatchSize))
+        return [.. Sample(tokens, sampling, cancellationToken).Select(sampled => Tokenizer.Decode(sampled.Tokens))];
+    }
+
+    /// <summary>The answers to prompts, in tokens, drawn with <see cref="Sampling"/>.</summary>
+    internal IReadOnlyList<Episode> SampleEpisodes(TokenSequences prompts)
+    {
+        var tokens = Enumerable.Range(0, prompts.Count).Select(row => prompts[row].ToArray()).ToArray();
+        return [.. Sample(tokens, Sampling, CancellationToken.None).Select((s, i) => new Episode(tokens[i], s.Tokens, s.LogProbabilities, s.Ended))];
+    }
+
+    private SampledTokens[] Sample(int[][] prompts, SamplingOptions sampling, CancellationToken cancellationToken)
+    {
+        var results = new SampledTokens[prompts.Length];
+        foreach (int[] rows in Batches.ByLength(prompts.Length, BatchSize, i => prompts[i].Length))
         {
-            int[][] batch = [.. rows.Select(i => tokens[i])];
+            int[][] batch = [.. rows.Select(i => prompts[i])];
             RandomStream[] streams = [.. batch.Select(prompt => Stream(prompt, sampling.Seed))];
             var sampled = Sampler.Generate(Gpt, batch, streams, Tokenizer.EndOfText, sampling, cancellationToken: cancellationToken);
             for (int i = 0; i < rows.Length; i++)
-                completions[rows[i]] = Tokenizer.Decode(sampled[i].Tokens);
+                results[rows[i]] = sampled[i];
         }
-        return completions;
+        return results;
     }
 
     /// <summary>Completes one prompt and gives the text as it comes, in pieces of whole characters.</summary>

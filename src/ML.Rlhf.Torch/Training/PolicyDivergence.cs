@@ -1,0 +1,32 @@
+using ML.Rlhf.Torch.Functional;
+using ML.Rlhf.Torch.Modules;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace ML.Rlhf.Torch.Training;
+
+/// <summary>How far a policy has moved from its reference, on responses that the policy sampled.</summary>
+internal static class PolicyDivergence
+{
+    private const int BatchSize = 32;
+
+    /// <summary>
+    /// Σ_t KL(π(·|s_t) ‖ π_ref(·|s_t)) of each episode, in nats. The divergence of each step is summed over the whole vocabulary, and not only read
+    /// at the sampled token: the same expectation with less noise, and never below 0.
+    /// </summary>
+    public static double[] PerEpisode(Gpt policy, Gpt reference, IReadOnlyList<Episode> episodes, double temperature)
+    {
+        using var noGrad = no_grad();
+        var divergences = new double[episodes.Count];
+        foreach (int[] rows in Batches.ByLength(episodes.Count, BatchSize, i => episodes[i].Prompt.Length + episodes[i].Response.Length))
+        {
+            using var scope = NewDisposeScope();
+            var batch = EpisodeBatch.Create([.. rows.Select(i => episodes[i])], policy.Device);
+            var perToken = LogProbabilities.Divergence(batch.ResponseLogits(policy, temperature), batch.ResponseLogits(reference, temperature));
+            var perEpisode = (perToken * batch.Mask).sum(-1).cpu().data<float>().ToArray();
+            for (int i = 0; i < rows.Length; i++)
+                divergences[rows[i]] = perEpisode[i];
+        }
+        return divergences;
+    }
+}
