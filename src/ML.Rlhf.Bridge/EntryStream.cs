@@ -1,8 +1,9 @@
 namespace ML.Rlhf.Bridge;
 
 /// <summary>
-/// A named stream of a model file, as components see it. Reads and writes go through in pieces of at most 64 MB, so that one call over a large
-/// buffer never makes another large buffer below; and closing it does not close ML.NET's stream (<c>torch.nn.Module.save</c> closes what it is given).
+/// A named stream of a model file, as components see it. Reads and writes go through in pieces of at most 64 MB, so that one call over a
+/// large buffer never makes another large buffer below; and closing it does not close ML.NET's stream (<c>torch.nn.Module.save</c> closes
+/// what it is given).
 /// </summary>
 internal sealed class EntryStream(Stream inner) : Stream
 {

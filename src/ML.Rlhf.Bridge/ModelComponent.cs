@@ -3,8 +3,9 @@ using Microsoft.ML.Runtime;
 namespace ML.Rlhf.Bridge;
 
 /// <summary>
-/// A component that can be part of an ML.NET model file. It also implements <c>ITransformer</c> or <c>IDataLoader&lt;IMultiStreamSource&gt;</c>,
-/// its <c>ICanSaveModel.Save</c> calls <see cref="ModelStore.Save{T}"/>, and its assembly declares it with a <see cref="ModelComponentAttribute"/>.
+/// A component that can be part of an ML.NET model file. It also implements <c>ITransformer</c> or
+/// <c>IDataLoader&lt;IMultiStreamSource&gt;</c>, its <c>ICanSaveModel.Save</c> calls <see cref="ModelStore.Save{T}"/>, and its assembly
+/// declares it with a <see cref="ModelComponentAttribute"/>.
 /// </summary>
 /// <typeparam name="TSelf">The component's own type.</typeparam>
 internal interface IModelComponent<TSelf> where TSelf : IModelComponent<TSelf>
@@ -23,8 +24,8 @@ internal interface IModelComponent<TSelf> where TSelf : IModelComponent<TSelf>
 }
 
 /// <summary>
-/// Declares a type as a model component: <c>[assembly: ModelComponent(typeof(MyTransformer))]</c>. A model file can create objects of declared
-/// types and of no others, whatever it says.
+/// Declares a type as a model component: <c>[assembly: ModelComponent(typeof(MyTransformer))]</c>. A model file can create objects of
+/// declared types and of no others, whatever it says.
 /// </summary>
 [AttributeUsage(AttributeTargets.Assembly, AllowMultiple = true)]
 internal sealed class ModelComponentAttribute(Type type) : Attribute

@@ -4,7 +4,7 @@ using Microsoft.ML.Data;
 using Microsoft.ML.Runtime;
 using ML.Rlhf.Bridge;
 
-// What ML.NET looks up when a model file names one of our loaders. It finds this assembly through the name in the file: nobody has to call us first.
+// What ML.NET looks up when a model file names one of our loaders. It finds this assembly by its name in the file: no call is needed.
 [assembly: LoadableClass(typeof(ITransformer), typeof(LoadableTransformer), null, typeof(SignatureLoadModel),
     "ML.Rlhf transformer", LoadableTransformer.Signature)]
 [assembly: LoadableClass(typeof(IDataLoader<IMultiStreamSource>), typeof(LoadableDataLoader), null, typeof(SignatureLoadModel),
@@ -13,8 +13,9 @@ using ML.Rlhf.Bridge;
 namespace ML.Rlhf.Bridge;
 
 /// <summary>
-/// Saves and loads components in ML.NET's own model files. A component's main stream starts with three values: the simple name of its assembly,
-/// its <see cref="IModelComponent{TSelf}.Id"/> and its <see cref="IModelComponent{TSelf}.Version"/>; the rest is the component's own.
+/// Saves and loads components in ML.NET's own model files. A component's main stream starts with three values: the simple name of its
+/// assembly, its <see cref="IModelComponent{TSelf}.Id"/> and its <see cref="IModelComponent{TSelf}.Version"/>; the rest is the component's
+/// own.
 /// </summary>
 internal static class ModelStore
 {
@@ -31,8 +32,8 @@ internal static class ModelStore
 
     /// <summary>Loads whichever component the file names, provided that it is declared and is a <typeparamref name="TSlot"/>.</summary>
     /// <exception cref="FormatException">
-    /// The file names something that may not, or cannot, be loaded. ML.NET calls us by reflection and wraps what we throw, once per level of a
-    /// chain ("Error during class instantiation"); so these errors have no inner exception, and <c>GetBaseException()</c> finds them.
+    /// The file names something that may not, or cannot, be loaded. ML.NET calls us by reflection and wraps what we throw, once per level
+    /// of a chain ("Error during class instantiation"); so these errors have no inner exception, and <c>GetBaseException()</c> finds them.
     /// </exception>
     internal static TSlot Load<TSlot>(IHostEnvironment env, ModelLoadContext context, string signature) where TSlot : class
     {
@@ -53,12 +54,14 @@ internal static class ModelStore
         }
         catch (EndOfStreamException)
         {
-            throw env.Process(new FormatException($"Model component '{id}' ends early in this file. Save the model again, or get a whole copy."));
+            throw env.Process(new FormatException(
+                $"Model component '{id}' ends early in this file. Save the model again, or get a whole copy."));
         }
     }
 
     /// <summary>
-    /// The version of the three values above. The assembly is named without its version: with it, an older package could not read a newer file.
+    /// The version of the three values above. The assembly is named without its own version, with which an older package could not read a
+    /// newer file.
     /// </summary>
     private static VersionInfo Envelope(string loaderSignature) => new(
         modelSignature: "RLHFCOMP",
@@ -76,7 +79,8 @@ internal static class ModelStore
             if (component.Id == id && declared.Type.IsAssignableTo(typeof(TSlot)))
                 return component;
         }
-        throw env.Process(new FormatException($"Assembly '{assemblyName}' declares no model component '{id}' that is an {typeof(TSlot).Name}. " +
+        throw env.Process(new FormatException(
+            $"Assembly '{assemblyName}' declares no model component '{id}' that is an {typeof(TSlot).Name}. " +
             "Update the ML.Rlhf package, or check where this file comes from."));
     }
 
@@ -84,7 +88,10 @@ internal static class ModelStore
     private static Assembly LoadAssembly(IHostEnvironment env, string name, string id)
     {
         if (name.Length == 0 || !name.All(c => char.IsAsciiLetterOrDigit(c) || c is '.' or '_' or '-'))
-            throw env.Process(new FormatException($"'{name}' is not an assembly's simple name, so model component '{id}' cannot be loaded."));
+        {
+            throw env.Process(new FormatException(
+                $"'{name}' is not an assembly's simple name, so model component '{id}' cannot be loaded."));
+        }
         try
         {
             return Assembly.Load(new AssemblyName(name));

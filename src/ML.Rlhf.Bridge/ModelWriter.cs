@@ -13,7 +13,8 @@ internal sealed class ModelWriter
     public BinaryWriter Main => _context.Writer;
 
     /// <summary>
-    /// Writes a stream of any length; ML.NET stages it in a file below <c>MLContext.TempFilePath</c>. It may be closed by <paramref name="write"/>.
+    /// Writes a stream of any length; ML.NET stages it in a file below <c>MLContext.TempFilePath</c>. It may be closed by
+    /// <paramref name="write"/>.
     /// </summary>
     /// <param name="name">File name within the component's folder, for example <c>weights.safetensors</c>.</param>
     /// <param name="write">Writes the content.</param>

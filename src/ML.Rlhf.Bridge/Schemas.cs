@@ -17,7 +17,9 @@ internal static class Schemas
     /// <summary>The shape of a schema, as a chain of estimators sees it.</summary>
     public static SchemaShape Shape(DataViewSchema schema) => SchemaShape.Create(schema);
 
-    /// <summary>The columns of <paramref name="input"/>, with <paramref name="columns"/> added, or in place of those of the same name.</summary>
+    /// <summary>
+    /// The columns of <paramref name="input"/>, with <paramref name="columns"/> added, or in place of those of the same name.
+    /// </summary>
     public static SchemaShape With(SchemaShape input, params SchemaShape.Column[] columns)
     {
         var result = input.ToDictionary(column => column.Name);

@@ -6,9 +6,9 @@ using Microsoft.Build.Framework;
 using Microsoft.Build.Utilities;
 
 /// <summary>
-/// MSBuild task: copies assemblies and makes every internal type and member of the copy public. It changes visibility bits in place, in three
-/// tables of the metadata (ECMA-335 partition II: PE file §25, metadata root §24.2, tables §22), so nothing moves and nothing else changes.
-/// Compiled by MSBuild itself against .NET Standard 2.0, which is why it reads the headers with <see cref="BitConverter"/>.
+/// MSBuild task: copies assemblies and makes every internal type and member of the copy public. It changes visibility bits in place, in
+/// three tables of the metadata (ECMA-335 partition II: PE file §25, metadata root §24.2, tables §22), so nothing moves and nothing else
+/// changes. Compiled by MSBuild itself against .NET Standard 2.0, which is why it reads the headers with <see cref="BitConverter"/>.
 /// </summary>
 public sealed class PublicizeAssemblies : Task
 {
@@ -63,14 +63,20 @@ public sealed class PublicizeAssemblies : Task
 
     private static byte WithVisibility(byte flags, int visibility) => (byte)((flags & ~7) | visibility);
 
-    /// <summary>§23.1.15: internal (0) becomes public (1); nested internal, private protected and protected internal (5..7) nested public (2).</summary>
+    /// <summary>
+    /// §23.1.15: internal (0) becomes public (1); nested internal, private protected and protected internal (5..7) nested public (2).
+    /// </summary>
     private static int PublicType(int visibility) => visibility == 0 ? 1 : visibility >= 5 ? 2 : visibility;
 
-    /// <summary>§23.1.5, §23.1.10: internal (3) and protected internal (5) become public (6); private protected (2) becomes protected (4).</summary>
+    /// <summary>
+    /// §23.1.5, §23.1.10: internal (3) and protected internal (5) become public (6); private protected (2) becomes protected (4).
+    /// </summary>
     private static int PublicMember(int visibility) => visibility == 3 || visibility == 5 ? 6 : visibility == 2 ? 4 : visibility;
 }
 
-/// <summary>Finds the rows of the first few metadata tables: types, fields and methods. All tables before them must be sized on the way.</summary>
+/// <summary>
+/// Finds the rows of the first few metadata tables: types, fields and methods. All tables before them must be sized on the way.
+/// </summary>
 internal sealed class MetadataTables
 {
     public const int Module = 0, TypeRef = 1, TypeDef = 2, FieldPtr = 3, Field = 4, MethodPtr = 5, MethodDef = 6, Param = 8;

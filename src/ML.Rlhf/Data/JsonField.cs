@@ -48,7 +48,9 @@ internal abstract class JsonField(JsonLinesColumn column, bool isActive)
         _ => throw new FormatException($"JSON Lines column '{column.Name}' has the unknown kind {column.Kind}."), // a broken model file
     };
 
-    /// <summary>Reads the field's value. Of several fields, one that is named exactly wins, then the last one, as in System.Text.Json.</summary>
+    /// <summary>
+    /// Reads the field's value. Of several fields, one that is named exactly wins, then the last one, as in System.Text.Json.
+    /// </summary>
     /// <param name="value">A reader at the value's first token; a copy, so that the caller can skip the value whatever is found.</param>
     /// <param name="isExact">Whether the field's name matched in case as well.</param>
     public void Read(Utf8JsonReader value, bool isExact)
@@ -82,7 +84,10 @@ internal abstract class JsonField(JsonLinesColumn column, bool isActive)
     protected void RequireRow()
     {
         if (_match == Match.None)
-            throw new InvalidOperationException($"Column '{column.Name}' was read where there is no row: before MoveNext, or after it returned false.");
+        {
+            throw new InvalidOperationException(
+                $"Column '{column.Name}' was read where there is no row: before MoveNext, or after it returned false.");
+        }
     }
 
     private static JsonField Create<T>(JsonLinesColumn column, bool isActive, ItemReader<T> read) =>

@@ -5,8 +5,8 @@ using System.Text.Unicode;
 namespace ML.Rlhf;
 
 /// <summary>
-/// Turns a line into the values of a row. Every column is validated, but only active ones keep their values: which rows there are must not depend
-/// on which columns are asked for.
+/// Turns a line into the values of a row. Every column is validated, but only active ones keep their values: which rows there are must not
+/// depend on which columns are asked for.
 /// </summary>
 internal sealed class JsonLineParser
 {

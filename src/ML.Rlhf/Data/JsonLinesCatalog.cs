@@ -9,10 +9,11 @@ public static class JsonLinesCatalog
 {
     /// <summary>Loads JSON Lines files, lazily: nothing is read before the data is, and then one line at a time.</summary>
     /// <typeparam name="T">
-    /// The row class. Its public properties and fields are the columns: <c>string</c>, <c>float</c>, <c>double</c>, <c>int</c>, <c>long</c>,
-    /// <c>bool</c>, and arrays of them. As everywhere in ML.NET, <c>[ColumnName]</c> names the column, <c>[NoColumn]</c> leaves a member out and
-    /// <c>[VectorType(n)]</c> fixes the length of an array. A column's field in the JSON is named like the member, or as <c>[JsonPropertyName]</c>
-    /// says; a field of exactly that name is taken before one that differs in case. Every field is required.
+    /// The row class. Its public properties and fields are the columns: <c>string</c>, <c>float</c>, <c>double</c>, <c>int</c>,
+    /// <c>long</c>, <c>bool</c>, and arrays of them. As everywhere in ML.NET, <c>[ColumnName]</c> names the column, <c>[NoColumn]</c>
+    /// leaves a member out and <c>[VectorType(n)]</c> fixes the length of an array. A column's field in the JSON is named like the member,
+    /// or as <c>[JsonPropertyName]</c> says; a field of exactly that name is taken before one that differs in case. Every field is
+    /// required.
     /// </typeparam>
     /// <param name="catalog"><c>ml.Data</c>.</param>
     /// <param name="paths">
@@ -38,13 +39,15 @@ public static class JsonLinesCatalog
         catalog.CreateJsonLinesLoader<T>(options).Load(path);
 
     /// <summary>
-    /// Creates a loader of JSON Lines files, which can be saved with a model: <c>ml.Model.Save(loader, model, path)</c> and
+    /// Creates a loader of JSON Lines files, which can be saved with a model: <c>ml.Model.Save(model, loader, path)</c> and
     /// <c>ml.Model.LoadWithDataLoader(path, out loader)</c>.
     /// </summary>
     /// <inheritdoc cref="LoadFromJsonLines{T}(DataOperationsCatalog, string[])"/>
     /// <param name="catalog"><c>ml.Data</c>.</param>
     /// <param name="options">How to read; null for the defaults.</param>
-    /// <exception cref="ArgumentException"><typeparamref name="T"/> has a member of another type, or an option is out of its range.</exception>
+    /// <exception cref="ArgumentException">
+    /// <typeparamref name="T"/> has a member of another type, or an option is out of its range.
+    /// </exception>
     public static JsonLinesLoader CreateJsonLinesLoader<T>(this DataOperationsCatalog catalog, JsonLinesOptions? options = null)
     {
         ArgumentNullException.ThrowIfNull(catalog);

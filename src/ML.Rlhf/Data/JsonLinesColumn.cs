@@ -46,8 +46,10 @@ internal sealed record JsonLinesColumn(string Name, string Field, DataKind Kind,
         var shared = columns.GroupBy(column => column.Field, StringComparer.OrdinalIgnoreCase).FirstOrDefault(group => group.Count() > 1);
         if (shared != null)
         {
-            throw new ArgumentException($"Columns {string.Join(" and ", shared.Select(column => $"'{column.Name}'"))} of '{rowType.Name}' are both " +
-                $"read from the JSON field '{shared.Key}' (case aside). Name them apart with [JsonPropertyName], or leave one out with [NoColumn].");
+            var names = string.Join(" and ", shared.Select(column => $"'{column.Name}'"));
+            throw new ArgumentException(
+                $"Columns {names} of '{rowType.Name}' are both read from the JSON field '{shared.Key}' (case aside). " +
+                "Name them apart with [JsonPropertyName], or leave one out with [NoColumn].");
         }
         return columns;
     }
@@ -65,7 +67,8 @@ internal sealed record JsonLinesColumn(string Name, string Field, DataKind Kind,
                 return new(column.ColumnName, field, kind, vector?.Size);
             }
         }
-        throw new ArgumentException($"'{rowType.Name}.{member.Name}' is a column of type {column.ColumnType}, which is not read from JSON Lines. " +
+        throw new ArgumentException(
+            $"'{rowType.Name}.{member.Name}' is a column of type {column.ColumnType}, which is not read from JSON Lines. " +
             "Use string, float, double, int, long, bool or arrays of them, or leave the member out with [NoColumn].");
     }
 }

@@ -85,11 +85,7 @@ internal sealed class JsonLinesCursor(
         var where = source.GetPathOrNull(_fileIndex) ?? $"stream {_fileIndex + 1}";
         problem = $"{where}({_file!.Number}): {problem} Expected {parser.Expectation}";
         if (options.OnBadLine == BadLine.Fail)
-        {
-            throw host.Process(new FormatException(
-                $"{problem}; set {nameof(JsonLinesOptions)}.{nameof(JsonLinesOptions.OnBadLine)} = {nameof(BadLine)}.{nameof(BadLine.Skip)} " +
-                "to skip such lines."));
-        }
+            throw host.Process(new FormatException($"{problem}; set JsonLinesOptions.OnBadLine = BadLine.Skip to skip such lines."));
         _skippedLines++;
         _firstProblem ??= problem + ".";
     }

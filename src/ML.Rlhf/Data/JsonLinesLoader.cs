@@ -33,8 +33,8 @@ public sealed class JsonLinesLoader : IDataLoader<IMultiStreamSource>, IModelCom
     }
 
     /// <summary>
-    /// How many lines the latest pass over this loader's data skipped: those that <see cref="BadLine.Skip"/> allows to. A pass that is still
-    /// under way does not count yet; one that ended early, as <c>TakeRows</c> does, counts the lines that it reached.
+    /// How many lines the latest pass over this loader's data skipped: those that <see cref="BadLine.Skip"/> allows to. A pass that is
+    /// still under way does not count yet; one that ended early, as <c>TakeRows</c> does, counts the lines that it reached.
     /// </summary>
     public long SkippedLines => Interlocked.Read(ref _skippedLines);
 

@@ -7,7 +7,9 @@ public sealed record JsonLinesOptions
     /// <value><see cref="BadLine.Fail"/> by default: data that is silently left out changes what a model learns.</value>
     public BadLine OnBadLine { get; init; } = BadLine.Fail;
 
-    /// <summary>The longest line, in bytes. A longer one is a bad line, so that a file that is no JSON Lines cannot take all memory.</summary>
+    /// <summary>
+    /// The longest line, in bytes. A longer one is a bad line, so that a file that is no JSON Lines cannot take all memory.
+    /// </summary>
     /// <value>From 1 to 1 GB (2³⁰). 64 MB (2²⁶) by default, which is more text than any context holds.</value>
     public int MaxLineLength { get; init; } = 64 << 20;
 
@@ -27,6 +29,8 @@ public enum BadLine
     /// <summary>Throw a <see cref="FormatException"/> that names the file, the line and the problem.</summary>
     Fail,
 
-    /// <summary>Go on with the next line, count (<see cref="JsonLinesLoader.SkippedLines"/>), and log one warning at the end of the pass.</summary>
+    /// <summary>
+    /// Go on with the next line, count (<see cref="JsonLinesLoader.SkippedLines"/>), and log one warning at the end of the pass.
+    /// </summary>
     Skip,
 }

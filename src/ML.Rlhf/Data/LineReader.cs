@@ -12,7 +12,9 @@ internal sealed class LineReader(Stream stream, int maxLength) : IDisposable
     /// <summary>Number of the current line, from 1.</summary>
     public long Number { get; private set; }
 
-    /// <summary>The current line without its end (LF or CR LF) and without a byte order mark; valid until the next <see cref="Read"/>.</summary>
+    /// <summary>
+    /// The current line without its end (LF or CR LF) and without a byte order mark; valid until the next <see cref="Read"/>.
+    /// </summary>
     public ReadOnlySpan<byte> Line => _buffer.AsSpan(_lineStart.._lineEnd);
 
     /// <summary>Whether the line was longer than allowed; <see cref="Line"/> is empty then.</summary>

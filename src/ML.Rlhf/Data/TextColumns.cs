@@ -13,7 +13,9 @@ internal static class TextColumns
     /// <param name="schema">The input's shape.</param>
     /// <param name="role">What the column is for, in lower case: "prompt".</param>
     /// <param name="column">The column's name.</param>
-    /// <exception cref="ArgumentOutOfRangeException">In ML.NET's words: "Could not find prompt column 'X'", "Schema mismatch for …".</exception>
+    /// <exception cref="ArgumentOutOfRangeException">
+    /// In ML.NET's words: "Could not find prompt column 'X'", "Schema mismatch for …".
+    /// </exception>
     public static void RequireText(IExceptionContext host, SchemaShape schema, string role, string column)
     {
         var found = schema.Where(candidate => candidate.Name == column).Take(1).ToArray();
@@ -23,12 +25,16 @@ internal static class TextColumns
             throw Schemas.Mismatch(host, role, found[0], TextDataViewType.Instance);
     }
 
-    /// <summary>The same for data: at the start of <c>Fit</c>, which need not have called <c>GetOutputSchema</c>, and in a transformer.</summary>
+    /// <summary>
+    /// The same for data: at the start of <c>Fit</c>, which need not have called <c>GetOutputSchema</c>, and in a transformer.
+    /// </summary>
     /// <inheritdoc cref="RequireText(IExceptionContext, SchemaShape, string, string)"/>
     public static void RequireText(IExceptionContext host, DataViewSchema schema, string role, string column) =>
         RequireText(host, Schemas.Shape(schema), role, column);
 
-    /// <summary>Streams the rows of text columns, one array per row, in the order of <paramref name="columns"/>. Nothing else is read.</summary>
+    /// <summary>
+    /// Streams the rows of text columns, one array per row, in the order of <paramref name="columns"/>. Nothing else is read.
+    /// </summary>
     /// <param name="data">The data.</param>
     /// <param name="columns">Names of columns that <c>RequireText</c> let pass.</param>
     /// <param name="cancellation">Looked at before each row.</param>

@@ -3,8 +3,8 @@ using System.Diagnostics;
 namespace ML.Rlhf.Tests.Bridge;
 
 /// <summary>
-/// A console program that mentions nothing of the pack, built and run in a process of its own. Its folder holds the libraries that ours holds,
-/// as the folder of an application that references the package does. No package is restored.
+/// A console program that mentions nothing of the pack, built and run in a process of its own. Its folder holds the libraries that ours
+/// holds, as the folder of an application that references the package does. No package is restored.
 /// </summary>
 internal static class FreshProcess
 {

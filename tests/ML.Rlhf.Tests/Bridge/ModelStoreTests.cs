@@ -67,7 +67,8 @@ public sealed class ModelStoreTests : IDisposable
     {
         SaveAsVersion(3);
 
-        Assert.Equal("Model component 'Shout' version 3 is newer than this library (2). Update the ML.Rlhf package to read it.", LoadError());
+        Assert.Equal(
+            "Model component 'Shout' version 3 is newer than this library (2). Update the ML.Rlhf package to read it.", LoadError());
     }
 
     [Fact]

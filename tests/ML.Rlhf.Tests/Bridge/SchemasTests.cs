@@ -2,23 +2,24 @@ using Microsoft.ML;
 using Microsoft.ML.Data;
 using Microsoft.ML.Runtime;
 using ML.Rlhf.Bridge;
+using VectorKind = Microsoft.ML.SchemaShape.Column.VectorKind;
 
 namespace ML.Rlhf.Tests.Bridge;
 
 public sealed class SchemasTests
 {
-    public static TheoryData<DataViewType, SchemaShape.Column.VectorKind, DataViewType, bool> Types => new()
+    public static TheoryData<DataViewType, VectorKind, DataViewType, bool> Types => new()
     {
-        { TextDataViewType.Instance, SchemaShape.Column.VectorKind.Scalar, TextDataViewType.Instance, false },
-        { new VectorDataViewType(NumberDataViewType.Single, 3), SchemaShape.Column.VectorKind.Vector, NumberDataViewType.Single, false },
-        { new VectorDataViewType(NumberDataViewType.Single), SchemaShape.Column.VectorKind.VariableVector, NumberDataViewType.Single, false },
-        { new KeyDataViewType(typeof(uint), 5), SchemaShape.Column.VectorKind.Scalar, NumberDataViewType.UInt32, true },
+        { TextDataViewType.Instance, VectorKind.Scalar, TextDataViewType.Instance, false },
+        { new VectorDataViewType(NumberDataViewType.Single, 3), VectorKind.Vector, NumberDataViewType.Single, false },
+        { new VectorDataViewType(BooleanDataViewType.Instance), VectorKind.VariableVector, BooleanDataViewType.Instance, false },
+        { new KeyDataViewType(typeof(uint), 5), VectorKind.Scalar, NumberDataViewType.UInt32, true },
     };
 
     [Theory]
     [MemberData(nameof(Types))]
     public void A_column_has_the_shape_of_its_type(
-        DataViewType type, SchemaShape.Column.VectorKind kind, DataViewType itemType, bool isKey)
+        DataViewType type, VectorKind kind, DataViewType itemType, bool isKey)
     {
         var column = Schemas.Column("X", type);
 
