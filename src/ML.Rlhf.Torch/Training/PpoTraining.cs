@@ -74,7 +74,8 @@ internal sealed class PpoTraining(
             chosen[i] = prompts[promptRows.Current].ToArray();
             streams[i] = new RandomStream(run.Seed, key: 3 + (ulong)update * (ulong)chosen.Length + (ulong)i);
         }
-        var responses = Sampler.Generate(policy, chosen, streams, endToken, _sampling, withLogProbabilities: true);
+        var responses = Sampler.Generate(
+            policy, chosen, streams, endToken, _sampling, withLogProbabilities: true, cancellationToken: options.CancellationToken);
         return [.. responses.Select((r, i) => new Episode(chosen[i], r.Tokens, r.LogProbabilities, r.Ended))];
     }
 

@@ -78,7 +78,6 @@ internal static class Evaluation
             Accuracy = Wins(margins),
             TieCount = margins.Count(margin => margin == 0),
             LengthBaselineAccuracy = Math.Max(longer, 1 - longer),
-            Loss = margins.Average(margin => Math.Log(1 + Math.Exp(-Math.Abs(margin))) + Math.Max(-margin, 0)), // −ln σ, without overflow
             MeanChosenScore = chosen.Average(),
             MeanRejectedScore = rejected.Average(),
         };

@@ -18,9 +18,6 @@ public sealed record RewardModelMetrics
     /// </summary>
     public required double LengthBaselineAccuracy { get; init; }
 
-    /// <summary>Mean −ln σ(chosen − rejected) in nats; ln 2 = 0.693 is guessing.</summary>
-    public required double Loss { get; init; }
-
     /// <summary>Mean score of the chosen answers.</summary>
     public required double MeanChosenScore { get; init; }
 

@@ -1,0 +1,54 @@
+using System.Text.RegularExpressions;
+
+namespace ML.Rlhf.Samples.Tests;
+
+/// <summary>What the README shows compiles as it stands, and what it lists exists.</summary>
+public sealed partial class ReadmeTests
+{
+    private static readonly string Readme = File.ReadAllText(Path.Combine(Repository.Root, "README.md"));
+
+    [Fact]
+    public void Every_folder_and_project_of_the_file_tree_exists()
+    {
+        string tree = Readme[Readme.IndexOf("## Where things are", StringComparison.Ordinal)..];
+        var projects = Regex.Matches(tree, @"^  (ML\.Rlhf[\w.]*)/", RegexOptions.Multiline).Select(m => m.Groups[1].Value).ToArray();
+        Assert.Equal(
+            Directory.EnumerateDirectories(Path.Combine(Repository.Root, "src")).Concat(Directory.EnumerateDirectories(Path.Combine(Repository.Root, "tests")))
+                .Select(Path.GetFileName).Where(name => name!.StartsWith("ML.", StringComparison.Ordinal)).Order(),
+            projects.Order());
+
+        foreach (string project in new[] { "ML.Rlhf", "ML.Rlhf.Torch" })
+        {
+            string section = Regex.Match(tree, $@"^  {Regex.Escape(project)}/.*?(?=^  \S|^\w)", RegexOptions.Multiline | RegexOptions.Singleline).Value;
+            var listed = Regex.Matches(section, @"^    ((?:\w+/ ?)+)", RegexOptions.Multiline).SelectMany(m => m.Groups[1].Value.Split('/', StringSplitOptions.TrimEntries | StringSplitOptions.RemoveEmptyEntries));
+            var actual = Directory.EnumerateDirectories(Path.Combine(Repository.Root, "src", project)).Select(Path.GetFileName).Where(name => name is not ("bin" or "obj"));
+            Assert.Equal(actual.Order(), listed.Order());
+        }
+    }
+
+    [Fact]
+    [Trait("Tier", "Slow")]
+    public async Task Every_snippet_compiles()
+    {
+        var snippets = Snippet().Matches(Readme).Select(m => m.Groups[1].Value).ToArray();
+        Assert.NotEmpty(snippets);
+        foreach (string snippet in snippets)
+        {
+            // Beside the samples, where the repository's build settings apply.
+            string path = Path.Combine(Repository.Root, "samples", $"readme-snippet-{Guid.NewGuid():N}.cs");
+            try
+            {
+                File.WriteAllText(path, "#!/usr/bin/env dotnet\n#:project ../src/ML.Rlhf/ML.Rlhf.csproj\n" + snippet);
+                var (exitCode, output) = await Repository.DotNet("build", path);
+                Assert.True(exitCode == 0, snippet + output);
+            }
+            finally
+            {
+                File.Delete(path);
+            }
+        }
+    }
+
+    [GeneratedRegex("```csharp\n(.*?)```", RegexOptions.Singleline)]
+    private static partial Regex Snippet();
+}

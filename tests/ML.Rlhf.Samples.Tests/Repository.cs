@@ -1,0 +1,41 @@
+using System.Diagnostics;
+
+namespace ML.Rlhf.Samples.Tests;
+
+/// <summary>The checkout that these tests were built from.</summary>
+internal static class Repository
+{
+    public static string Root { get; } = FindRoot();
+
+    /// <summary>A file of the real data that lies beside the checkout; the test is skipped where it is not there.</summary>
+    public static string RealData(string name)
+    {
+        string path = Path.GetFullPath(Path.Combine(Root, "..", "shared", "data", name));
+        Assert.SkipUnless(File.Exists(path), $"{name} is not part of the repository: put it into ../shared/data beside it to run this test.");
+        return path;
+    }
+
+    /// <summary>Runs <c>dotnet</c> and gives all that it printed.</summary>
+    public static async Task<(int ExitCode, string Output)> DotNet(params string[] arguments)
+    {
+        var start = new ProcessStartInfo("dotnet", arguments) { WorkingDirectory = Root, RedirectStandardOutput = true, RedirectStandardError = true };
+        // The test platform's own settings are not for the program under test.
+        foreach (string name in start.Environment.Keys.Where(k => k.StartsWith("TESTINGPLATFORM", StringComparison.Ordinal) || k.StartsWith("MSBUILD", StringComparison.Ordinal)).ToArray())
+            start.Environment.Remove(name);
+        using var process = Process.Start(start)!;
+        var output = process.StandardOutput.ReadToEndAsync(TestContext.Current.CancellationToken);
+        var errors = process.StandardError.ReadToEndAsync(TestContext.Current.CancellationToken);
+        await process.WaitForExitAsync(TestContext.Current.CancellationToken);
+        return (process.ExitCode, await output + await errors);
+    }
+
+    private static string FindRoot()
+    {
+        for (var folder = new DirectoryInfo(AppContext.BaseDirectory); folder is not null; folder = folder.Parent)
+        {
+            if (File.Exists(Path.Combine(folder.FullName, "ML.Rlhf.sln")))
+                return folder.FullName;
+        }
+        throw new DirectoryNotFoundException($"No folder above {AppContext.BaseDirectory} has ML.Rlhf.sln.");
+    }
+}
