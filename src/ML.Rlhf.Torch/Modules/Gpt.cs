@@ -178,7 +178,7 @@ public sealed class Gpt : Module
         foreach (var (name, parameter) in named_parameters())
         {
             if (parameter.ndim >= 2)
-                init.normal_(parameter, 0, name.EndsWith("c_proj.weight", StringComparison.Ordinal) ? residual : 0.02, generator);
+                parameter.normal_(0, name.EndsWith("c_proj.weight", StringComparison.Ordinal) ? residual : 0.02, generator); // init.normal_ ignores it
             else if (name.EndsWith("bias", StringComparison.Ordinal))
                 init.zeros_(parameter);
         }

@@ -30,7 +30,7 @@ public sealed class ScalarGpt : Module
             score.weight!.zero_();
             score.bias!.zero_();
             if (generator is not null)
-                init.normal_(score.weight, 0, 1 / Math.Sqrt(width + 1), generator);
+                score.weight.normal_(0, 1 / Math.Sqrt(width + 1), generator); // init.normal_ ignores its generator
         }
         score.to(trunk.Device);
         RegisterComponents();
