@@ -32,7 +32,7 @@ internal static class Sampler
         using var noGrad = inference_mode();
         using var scope = NewDisposeScope();
         int longest = prompts.Max(p => p.Length), context = model.Architecture.ContextLength;
-        int capacity = Math.Min(longest + options.MaxNewTokens, longest - prompts.Min(p => p.Length) + context);
+        int capacity = longest + Math.Min(options.MaxNewTokens, context - prompts.Min(p => p.Length));
         using var cache = new KeyValueCache(model, prompts.Count, capacity);
         var rows = prompts.Select((p, i) => new Row(i, p, Math.Min(options.MaxNewTokens, context - p.Length))).ToArray();
         var results = new SampledTokens[prompts.Count];
