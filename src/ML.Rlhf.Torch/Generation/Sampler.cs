@@ -70,14 +70,13 @@ internal static class Sampler
                 var index = tensor(kept.Select(i => (long)i).ToArray(), device: model.Device);
                 cache.Keep(index);
                 next = next.index_select(0, index);
-                keyMask = keyMask?.index_select(0, index);
+                keyMask = keyMask?.index_select(0, index).MoveToOuterDisposeScope();
                 rows = [.. kept.Select(i => rows[i])];
             }
 
             // 5. The drawn tokens are the next input.
             ids = next.unsqueeze(-1).MoveToOuterDisposeScope();                               // (B, 1)
             positions = tensor(rows.Select(r => (long)r.Position).ToArray(), device: model.Device).unsqueeze(-1).MoveToOuterDisposeScope();
-            keyMask = keyMask?.MoveToOuterDisposeScope();
             mask = keyMask?.narrow(-1, 0, cache.Length + 1).MoveToOuterDisposeScope();        // (B, 1, 1, keys)
         }
     }

@@ -13,13 +13,12 @@ internal static class TokenSampling
     public static Tensor Shape(Tensor logits, SamplingOptions options)
     {
         using var scope = NewDisposeScope();
-        if (options.Temperature != 1)
-            logits = logits / options.Temperature;
+        var shaped = logits / options.Temperature; // also when it is 1: the caller's own tensor must stay in its scope
         if (options.TopK > 0 && options.TopK < logits.shape[^1])
-            logits = KeepTopK(logits, options.TopK);
+            shaped = KeepTopK(shaped, options.TopK);
         if (options.TopP < 1)
-            logits = KeepTopP(logits, options.TopP);
-        return logits.MoveToOuterDisposeScope();
+            shaped = KeepTopP(shaped, options.TopP);
+        return shaped.MoveToOuterDisposeScope();
     }
 
     /// <summary>Removes logits below the k-th largest; ties with it stay.</summary>

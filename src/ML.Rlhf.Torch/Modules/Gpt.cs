@@ -123,7 +123,14 @@ public sealed class Gpt : Module
     }
 
     /// <summary>Where the weights are.</summary>
-    public Device Device => wte.weight!.device;
+    public Device Device
+    {
+        get
+        {
+            using var scope = NewDisposeScope(); // an embedding gives a new tensor each time it is asked for its weight
+            return wte.weight!.device;
+        }
+    }
 
     /// <summary>Runs the blocks and gives the last hidden states.</summary>
     /// <param name="ids">Token ids, int64 (B, T).</param>
@@ -155,7 +162,11 @@ public sealed class Gpt : Module
     /// <summary>Scores every token of the vocabulary as the next one.</summary>
     /// <param name="hidden">Hidden states (…, C).</param>
     /// <returns>Logits (…, V).</returns>
-    public Tensor Logits(Tensor hidden) => functional.linear(hidden, wte.weight!);
+    public Tensor Logits(Tensor hidden)
+    {
+        using var scope = NewDisposeScope();
+        return functional.linear(hidden, wte.weight!).MoveToOuterDisposeScope();
+    }
 
     /// <summary>Copies the shape, the weights and the mode. The copy shares no storage.</summary>
     public Gpt Clone()
@@ -174,6 +185,7 @@ public sealed class Gpt : Module
     private void Initialize(Generator generator)
     {
         using var noGrad = no_grad();
+        using var scope = NewDisposeScope();
         double residual = 0.02 / Math.Sqrt(2 * Architecture.Layers);
         foreach (var (name, parameter) in named_parameters())
         {

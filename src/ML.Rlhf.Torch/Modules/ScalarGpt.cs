@@ -26,6 +26,7 @@ public sealed class ScalarGpt : Module
         int width = trunk.Architecture.Width;
         score = Linear(width, 1);
         using (no_grad())
+        using (NewDisposeScope())
         {
             score.weight!.zero_();
             score.bias!.zero_();
@@ -49,6 +50,7 @@ public sealed class ScalarGpt : Module
     public void Rescale(double gain, double bias)
     {
         using var noGrad = no_grad();
+        using var scope = NewDisposeScope();
         score.weight!.mul_(gain);
         score.bias!.mul_(gain).add_(bias);
     }

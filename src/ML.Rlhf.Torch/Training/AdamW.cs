@@ -27,7 +27,11 @@ internal sealed class AdamW : IDisposable
     }
 
     /// <summary>Forgets the gradients of the last step.</summary>
-    public void ZeroGradients() => _parameters.Gradients.zero_();
+    public void ZeroGradients()
+    {
+        using var scope = NewDisposeScope(); // operations in place return a tensor of their own
+        _parameters.Gradients.zero_();
+    }
 
     /// <summary>Clips the gradients and takes one step.</summary>
     /// <param name="learningRate">The rate of this step.</param>
