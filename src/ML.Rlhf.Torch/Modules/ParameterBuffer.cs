@@ -46,11 +46,19 @@ internal sealed class ParameterBuffer : IDisposable
     /// <summary>How many elements at the front belong to matrices and embeddings.</summary>
     public long MatrixElements { get; }
 
-    /// <summary>Detaches the gradients. The parameters keep their values, in the storage that this buffer made.</summary>
+    /// <summary>
+    /// Gives every parameter a storage of its own again, with the values that it has now, and no gradient. A module that lives on would otherwise
+    /// keep the memory of all the others: the policy that of its value function.
+    /// </summary>
     public void Dispose()
     {
+        using var noGrad = no_grad();
+        using var scope = NewDisposeScope();
         foreach (var parameter in _parameters)
+        {
             parameter.grad = null;
+            parameter.set_(parameter.detach().clone());
+        }
         Values.Dispose();
         Gradients.Dispose();
     }
