@@ -17,6 +17,12 @@ internal static class Batches
     public static IEnumerable<int[]> ByLength(int rows, int batchSize, Func<int, int> length) =>
         Enumerable.Range(0, rows).OrderBy(length).Chunk(batchSize);
 
+    /// <summary>Rows in their order, in a number of parts whose sizes differ by at most one.</summary>
+    /// <param name="rows">At least as many as parts.</param>
+    /// <param name="parts">At least 1.</param>
+    public static IEnumerable<int[]> Parts(int[] rows, int parts) =>
+        Enumerable.Range(0, parts).Select(i => rows[(int)((long)rows.Length * i / parts)..(int)((long)rows.Length * (i + 1) / parts)]);
+
     /// <summary>Batches per epoch.</summary>
     public static int Count(int rows, int batchSize) => (rows + batchSize - 1) / batchSize;
 }

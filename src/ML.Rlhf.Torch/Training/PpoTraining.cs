@@ -48,8 +48,7 @@ internal sealed class PpoTraining(
             double learningRate = LearningRateSchedule.At(options, update, updates), norm = 0;
             for (int epoch = 0; epoch < options.EpochsPerUpdate; epoch++)
             {
-                int minibatch = Batches.Count(episodes.Length, options.MinibatchesPerEpoch);
-                foreach (int[] rows in shuffles.Permutation(episodes.Length).Chunk(minibatch))
+                foreach (int[] rows in Batches.Parts(shuffles.Permutation(episodes.Length), options.MinibatchesPerEpoch))
                 {
                     run.ThrowIfCanceled();
                     optimizer.ZeroGradients();
