@@ -31,6 +31,18 @@ public static class PpoLoss
         return maximum(-advantages * ratio, -advantages * clipped).MoveToOuterDisposeScope();
     }
 
+    /// <summary>
+    /// Which tokens have a policy loss that clipping made larger, so that they teach nothing (<c>policy/clipfrac</c> of lm-human-preferences and
+    /// TRL counts these). A ratio that is out of range on the harmful side is not among them.
+    /// </summary>
+    /// <returns>bool (B, R).</returns>
+    internal static Tensor PolicyIsClipped(Tensor ratio, Tensor advantages, double clipRange)
+    {
+        using var scope = NewDisposeScope();
+        var clipped = ratio.clamp(1 - clipRange, 1 + clipRange);
+        return (-advantages * clipped > -advantages * ratio).MoveToOuterDisposeScope();
+    }
+
     /// <summary>½·max((V − R)², (V_old + clip(V − V_old, ±ε) − R)²) (OpenAI baselines, lm-human-preferences).</summary>
     /// <param name="values">V now (B, R).</param>
     /// <param name="oldValues">V at the rollout (B, R).</param>
@@ -42,5 +54,14 @@ public static class PpoLoss
         using var scope = NewDisposeScope();
         var clipped = oldValues + (values - oldValues).clamp(-clipRange, clipRange);
         return (maximum((values - returns).square(), (clipped - returns).square()) * 0.5).MoveToOuterDisposeScope();
+    }
+
+    /// <summary>Which tokens have a value loss that clipping made larger (<c>val/clipfrac</c>).</summary>
+    /// <returns>bool (B, R).</returns>
+    internal static Tensor ValueIsClipped(Tensor values, Tensor oldValues, Tensor returns, double clipRange)
+    {
+        using var scope = NewDisposeScope();
+        var clipped = oldValues + (values - oldValues).clamp(-clipRange, clipRange);
+        return ((clipped - returns).square() > (values - returns).square()).MoveToOuterDisposeScope();
     }
 }

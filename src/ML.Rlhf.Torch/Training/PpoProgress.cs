@@ -33,7 +33,7 @@ public sealed record PpoProgress : TrainingProgress
     /// <summary>½·E[(log π − log π_old)²], averaged over the optimiser steps of the update (<c>policy/approxkl</c>). 0 before the first step.</summary>
     public required double ApproximateKl { get; init; }
 
-    /// <summary>Part of the tokens whose ratio was clipped (<c>policy/clipfrac</c>).</summary>
+    /// <summary>Part of the tokens whose policy loss was clipped, so that they taught nothing (<c>policy/clipfrac</c>).</summary>
     public required double PolicyClipFraction { get; init; }
 
     /// <summary>Mean probability ratio (<c>policy/ratio</c>). 1 before the first step.</summary>
@@ -51,7 +51,7 @@ public sealed record PpoProgress : TrainingProgress
     /// <summary>Mean value loss, before its coefficient (<c>loss/value</c>).</summary>
     public required double ValueLoss { get; init; }
 
-    /// <summary>Part of the tokens whose value was clipped (<c>val/clipfrac</c>).</summary>
+    /// <summary>Part of the tokens whose value loss was clipped (<c>val/clipfrac</c>).</summary>
     public required double ValueClipFraction { get; init; }
 
     /// <summary>1 − Var(R − V) / Var(R) at the rollout (<c>val/var_explained</c>): 1 is perfect, 0 no better than a constant.</summary>

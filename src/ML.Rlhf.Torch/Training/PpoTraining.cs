@@ -161,8 +161,8 @@ internal sealed class PpoTraining(
             statistics.ValueLoss.Add(valueLoss.ToDouble());
             statistics.Loss.Add(loss.ToDouble());
             statistics.ApproximateKl.Add(Mean((logProbs - oldLogProbs).square() * 0.5).ToDouble());
-            statistics.PolicyClipFraction.Add(Mean((ratio - 1).abs().gt(options.ClipRange).to(float32)).ToDouble());
-            statistics.ValueClipFraction.Add(Mean((values - oldValues).abs().gt(options.ValueClipRange).to(float32)).ToDouble());
+            statistics.PolicyClipFraction.Add(Mean(PpoLoss.PolicyIsClipped(ratio, advantages, options.ClipRange)).ToDouble());
+            statistics.ValueClipFraction.Add(Mean(PpoLoss.ValueIsClipped(values, oldValues, returns, options.ValueClipRange)).ToDouble());
             statistics.RatioMean.Add(Mean(ratio).ToDouble());
             var real = ratio.masked_select(episodes.Mask.to(@bool));
             statistics.RatioMinimum = Math.Min(statistics.RatioMinimum, real.min().ToDouble());
