@@ -1,0 +1,99 @@
+using ML.Rlhf.Torch.Training;
+using static TorchSharp.torch;
+
+namespace ML.Rlhf.Torch.Tests.Training;
+
+public class BatchesTests
+{
+    [Fact]
+    public void Every_epoch_has_every_row_once_in_an_order_of_its_own()
+    {
+        int[][] batches = [.. Batches.Shuffled(rows: 10, batchSize: 4, epochs: 2, new RandomStream(1))];
+
+        Assert.Equal([4, 4, 2, 4, 4, 2], batches.Select(b => b.Length));
+        int[] first = [.. batches.Take(3).SelectMany(b => b)], second = [.. batches.Skip(3).SelectMany(b => b)];
+        Assert.Equal(Enumerable.Range(0, 10), first.Order());
+        Assert.Equal(Enumerable.Range(0, 10), second.Order());
+        Assert.NotEqual(first, second);
+        Assert.Equal(3, Batches.Count(10, 4));
+    }
+
+    [Theory]
+    [InlineData(12, 1)]
+    [InlineData(12, 5)]
+    [InlineData(9, 6)]
+    [InlineData(7, 7)]
+    public void Parts_are_as_many_as_asked_for_and_as_equal_as_can_be(int rows, int parts)
+    {
+        int[][] result = [.. Batches.Parts([.. Enumerable.Range(0, rows)], parts)];
+
+        Assert.Equal(parts, result.Length);
+        Assert.InRange(result.Max(p => p.Length) - result.Min(p => p.Length), 0, 1);
+        Assert.Equal(Enumerable.Range(0, rows), result.SelectMany(p => p));
+    }
+
+    [Fact]
+    public void Batches_by_length_go_from_short_to_long_and_hold_every_row()
+    {
+        int[] lengths = [5, 1, 4, 1, 3];
+
+        int[][] batches = [.. Batches.ByLength(5, 2, row => lengths[row])];
+
+        Assert.Equal([[1, 3], [4, 2], [0]], batches);
+    }
+
+    [Fact]
+    public void Padding_stands_on_the_right_and_the_last_positions_are_those_of_real_tokens()
+    {
+        int[][] rows = [[7], [1, 2, 3], [4, 5]];
+
+        var batch = PaddedBatch.Create(3, row => rows[row], CPU);
+
+        Close.Assert(tensor(new long[,] { { 7, 0, 0 }, { 1, 2, 3 }, { 4, 5, 0 } }), batch.Ids);
+        Assert.Equal([0, 2, 1], batch.LastPositions.data<long>().ToArray());
+        Assert.Equal(6, batch.TokenCount);
+    }
+
+    [Fact]
+    public void Only_completions_are_learned_unless_prompts_are_too()
+    {
+        var data = new CompletionData(new TokenSequences(), [2, 1]);
+        data.Sequences.Add(10, 11, 12, 13);
+        data.Sequences.Add(14, 15);
+
+        var (ids, positions, labels) = NextTokenLoss.CompletionBatch(data, [0, 1], CPU, promptsToo: false);
+        Close.Assert(tensor(new long[,] { { 10, 11, 12, 13 }, { 14, 15, 0, 0 } }), ids);
+        Assert.Equal([1, 2, 4], positions.data<long>().ToArray()); // the states before 12, 13 and 15
+        Assert.Equal([12, 13, 15], labels.data<long>().ToArray());
+
+        (_, positions, labels) = NextTokenLoss.CompletionBatch(data, [1, 0], CPU, promptsToo: true);
+        Assert.Equal([0, 4, 5, 6], positions.data<long>().ToArray());
+        Assert.Equal([15, 11, 12, 13], labels.data<long>().ToArray());
+    }
+
+    [Fact]
+    public void An_episodes_state_is_the_last_token_before_the_response_token()
+    {
+        var batch = EpisodeBatch.Create([new Episode([1, 2, 3], [4, 5], [0, 0], true), new Episode([6], [7, 8, 9], [0, 0, 0], false)], CPU);
+
+        Close.Assert(tensor(new long[,] { { 1, 2, 3, 4, 5 }, { 6, 7, 8, 9, 0 } }), batch.Ids);
+        Close.Assert(tensor(new long[,] { { 4, 5, 0 }, { 7, 8, 9 } }), batch.Responses);
+        Close.Assert(tensor(new long[,] { { 2, 3, 0 }, { 0, 1, 2 } }), batch.StatePositions);
+        Close.Assert(tensor(new float[,] { { 1, 1, 0 }, { 1, 1, 1 } }), batch.Mask);
+    }
+
+    [Fact]
+    public void Sequences_keep_their_bounds_even_when_one_is_empty()
+    {
+        var sequences = new TokenSequences();
+        sequences.Add(1, 2);
+        sequences.Add();
+        sequences.Add(3);
+
+        Assert.Equal([1, 2], sequences[0].ToArray());
+        Assert.Equal([], sequences[1].ToArray());
+        Assert.Equal([3], sequences[2].ToArray());
+        Assert.Equal((3, 3L, 0), (sequences.Count, sequences.TokenCount, sequences.Length(1)));
+        Assert.Equal([1, 2, 3], sequences.AllTokens.ToArray());
+    }
+}

@@ -1,0 +1,83 @@
+using ML.Rlhf.Torch.Training;
+using static TorchSharp.torch;
+
+namespace ML.Rlhf.Torch.Tests.Training;
+
+/// <summary>The four training loops on tiny models, behind one door: what must hold for each is then written once.</summary>
+internal static class TinyLoop
+{
+    private const int Rows = 16, BatchSize = 8;
+
+    public static TheoryData<string> Names => ["GPT", "SFT", "Reward model", "PPO"];
+
+    /// <summary>What a test varies.</summary>
+    public sealed record Settings
+    {
+        public int Seed { get; init; }
+
+        public int Steps { get; init; } = 4;
+
+        public int? MicroBatchSize { get; init; }
+
+        public double Dropout { get; init; } = 0.1;
+
+        /// <summary>Makes a step −1,000 · gradient, so that weights show gradients.</summary>
+        public bool PlainGradientDescent { get; init; }
+
+        public Action<TrainingProgress>? OnReport { get; init; }
+    }
+
+    /// <summary>Runs a loop and gives its parameters.</summary>
+    public static (Dictionary<string, Tensor> Before, Dictionary<string, Tensor> After, List<TrainingProgress> Reports) Run(string name, Settings s)
+    {
+        int epochs = s.Steps * BatchSize / Rows;
+        var recorded = new RecordedRun(s.Seed, s.OnReport);
+        if (name == "PPO")
+        {
+            var ppo = new TinyPpo(
+                Configure(new PolicyOptions
+                {
+                    Episodes = s.Steps * BatchSize, EpisodesPerUpdate = BatchSize, EpochsPerUpdate = s.PlainGradientDescent ? 1 : 2, MaxResponseTokens = 4,
+                }, s),
+                s.Seed, policy: TinyGpt.Random(), value: TinyGpt.RandomScalar(), onReport: s.OnReport);
+            Dictionary<string, Tensor> Both() => TinyGpt.Snapshot(ppo.Policy)
+                .Concat(TinyGpt.Snapshot(ppo.Value).Select(p => KeyValuePair.Create("value." + p.Key, p.Value))).ToDictionary();
+            var start = Both();
+            ppo.Run();
+            return (start, Both(), ppo.Recorded.Reports);
+        }
+        if (name == "Reward model")
+        {
+            var model = TinyGpt.RandomScalar();
+            var start = TinyGpt.Snapshot(model);
+            var options = Configure(new RewardOptions { Epochs = epochs, BatchSize = BatchSize, NormalizeScores = !s.PlainGradientDescent }, s);
+            RewardModelTraining.Run(model, TinyData.Preferences(Rows), TinyData.Preferences(5, seed: 1), options, recorded.Run);
+            return (start, TinyGpt.Snapshot(model), recorded.Reports);
+        }
+
+        var gpt = TinyGpt.Random();
+        var before = TinyGpt.Snapshot(gpt);
+        if (name == "GPT")
+        {
+            var options = Configure(new PretrainingOptions { Steps = s.Steps, BatchSize = BatchSize, Dropout = s.Dropout, EvaluateEvery = 2, WarmupSteps = 0 }, s);
+            LanguageModelTraining.Run(gpt, TinyData.Sequences(20, 10), TinyData.Sequences(3, 11, seed: 1), options, recorded.Run);
+        }
+        else
+        {
+            var options = Configure(new SftOptions { Epochs = epochs, BatchSize = BatchSize, Dropout = s.Dropout }, s);
+            SupervisedFineTuning.Run(gpt, TinyData.Completions(Rows), TinyData.Completions(5, seed: 1), options, recorded.Run);
+        }
+        return (before, TinyGpt.Snapshot(gpt), recorded.Reports);
+    }
+
+    private static T Configure<T>(T options, Settings s) where T : OptimizationOptions
+    {
+        options = options with { MicroBatchSize = s.MicroBatchSize, LearningRate = 1e-2 };
+        return s.PlainGradientDescent
+            ? options with
+            {
+                Beta1 = 0, Beta2 = 0, Epsilon = 1e9, LearningRate = 1e12, GradientClipping = double.PositiveInfinity, WeightDecay = 0, WarmupSteps = 0,
+            }
+            : options;
+    }
+}

@@ -1,0 +1,76 @@
+using ML.Rlhf.Torch.Training;
+using static TorchSharp.torch;
+
+namespace ML.Rlhf.Torch.Tests;
+
+// The pack's options records are abstract: the ML.NET side adds its own to them. These add nothing.
+internal sealed record PlainOptions : OptimizationOptions;
+
+internal sealed record PretrainingOptions : GptHyperparameters;
+
+internal sealed record SftOptions : SupervisedFineTuningHyperparameters;
+
+internal sealed record RewardOptions : RewardModelHyperparameters;
+
+internal sealed record PolicyOptions : PpoHyperparameters;
+
+/// <summary>A training run on the CPU that remembers its reports.</summary>
+internal sealed class RecordedRun
+{
+    public RecordedRun(int seed = 0, Action<TrainingProgress>? onReport = null) => Run = new TrainingRun(
+        "Test",
+        CPU,
+        seed,
+        progress =>
+        {
+            Reports.Add(progress);
+            onReport?.Invoke(progress);
+        },
+        log: _ => { },
+        warn: _ => { },
+        checkCanceled: () => { });
+
+    public TrainingRun Run { get; }
+
+    public List<TrainingProgress> Reports { get; } = [];
+
+    /// <summary>What a run of PPO reported.</summary>
+    public IEnumerable<PpoProgress> Updates => Reports.Cast<PpoProgress>();
+}
+
+/// <summary>Small data sets of random tokens.</summary>
+internal static class TinyData
+{
+    /// <summary>Rows of a prompt and a completion of random lengths and tokens.</summary>
+    public static CompletionData Completions(int rows, int seed = 0, int promptUpTo = 5, int completionUpTo = 8)
+    {
+        var random = new RandomStream((ulong)seed, key: 100);
+        var sequences = new TokenSequences();
+        var prompts = new int[rows];
+        for (int row = 0; row < rows; row++)
+        {
+            prompts[row] = 1 + random.NextInt32(promptUpTo);
+            sequences.Add(Tokens(ref random, prompts[row] + 1 + random.NextInt32(completionUpTo)));
+        }
+        return new CompletionData(sequences, prompts);
+    }
+
+    public static PreferenceData Preferences(int rows, int seed = 0) => new(Completions(rows, seed + 1000), Completions(rows, seed + 2000));
+
+    public static TokenSequences Sequences(int rows, int length, int seed = 0)
+    {
+        var random = new RandomStream((ulong)seed, key: 101);
+        var sequences = new TokenSequences();
+        for (int row = 0; row < rows; row++)
+            sequences.Add(Tokens(ref random, length));
+        return sequences;
+    }
+
+    public static int[] Tokens(ref RandomStream random, int count)
+    {
+        var tokens = new int[count];
+        for (int i = 0; i < count; i++)
+            tokens[i] = random.NextInt32(TestSupport.TinyGpt.Architecture.VocabularySize);
+        return tokens;
+    }
+}
