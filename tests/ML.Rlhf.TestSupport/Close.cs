@@ -7,7 +7,9 @@ namespace ML.Rlhf.TestSupport;
 /// <summary>Numbers that should agree but for rounding: |actual − expected| ≤ absolute + relative·|expected|.</summary>
 internal static class Close
 {
-    /// <summary>Compares element by element; NaN equals NaN, and infinities equal themselves. The message names the worst element.</summary>
+    /// <summary>
+    /// Compares element by element; NaN equals NaN, and infinities equal themselves. The message names the worst element.
+    /// </summary>
     /// <param name="expected">What it should be; its type may differ from <paramref name="actual"/>'s.</param>
     /// <param name="actual">What we computed, of the same shape.</param>
     /// <param name="relative">Tolerance as a part of the expected number.</param>
@@ -16,7 +18,7 @@ internal static class Close
     public static void Assert(Tensor expected, Tensor actual, double relative = 0, double absolute = 0, string what = "tensor")
     {
         if (!expected.shape.SequenceEqual(actual.shape))
-            throw new CloseException($"{what}: expected shape [{string.Join(", ", expected.shape)}], but got [{string.Join(", ", actual.shape)}].");
+            throw new CloseException($"{what}: expected shape {Shape(expected)}, but got {Shape(actual)}.");
         double[] wanted = ToDoubles(expected), got = ToDoubles(actual);
         int worst = -1;
         double worstExcess = 0;
@@ -53,7 +55,10 @@ internal static class Close
 
     private static string Message(string what, double expected, double actual, double relative, double absolute) => string.Create(
         CultureInfo.InvariantCulture,
-        $"{what}: expected {expected:G9}, but got {actual:G9}: off by {Math.Abs(actual - expected):G3}, allowed are {absolute:G3} + {relative:G3}·|expected|.");
+        $"{what}: expected {expected:G9}, but got {actual:G9}: off by {Math.Abs(actual - expected):G3}, " +
+        $"allowed are {absolute:G3} + {relative:G3}·|expected|.");
+
+    private static string Shape(Tensor tensor) => $"[{string.Join(", ", tensor.shape)}]";
 
     private static string Index(long flat, long[] shape)
     {

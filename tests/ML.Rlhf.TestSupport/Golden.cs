@@ -21,7 +21,7 @@ internal readonly struct Golden(JsonElement json)
     public static string PathOf(string file) => Path.Combine(AppContext.BaseDirectory, "Fixtures", file);
 
     /// <summary>
-    /// Reads a safetensors file of float32 tensors by name. Deliberately not the product's reader: a mistake in one must not hide in the other.
+    /// Reads a safetensors file of float32 tensors by name. Not by the product's reader: a mistake in one must not hide in the other.
     /// </summary>
     public static Dictionary<string, Tensor> Tensors(string file)
     {

@@ -8,7 +8,8 @@ namespace ML.Rlhf.TestSupport;
 /// <summary>Models so small that a test can train one.</summary>
 internal static class TinyGpt
 {
-    public static GptArchitecture Architecture { get; } = new() { Layers = 2, Heads = 2, Width = 16, ContextLength = 24, VocabularySize = 19 };
+    public static GptArchitecture Architecture { get; } =
+        new() { Layers = 2, Heads = 2, Width = 16, ContextLength = 24, VocabularySize = 19 };
 
     /// <summary>A model as training starts with it: nearly uniform over its vocabulary. In evaluation mode.</summary>
     public static Gpt Fresh(int seed = 0, GptArchitecture? architecture = null)
@@ -19,7 +20,9 @@ internal static class TinyGpt
         return model;
     }
 
-    /// <summary>A model with opinions: every parameter is far from its initial value, so that a forgotten bias, norm or position shows.</summary>
+    /// <summary>
+    /// A model with opinions: every parameter is far from its initial value, so that a forgotten bias, norm or position shows.
+    /// </summary>
     public static Gpt Random(int seed = 0, GptArchitecture? architecture = null)
     {
         var model = Fresh(seed, architecture);

@@ -5,7 +5,8 @@ public class OptionsTests
     [Fact]
     public void Defaults_are_valid()
     {
-        foreach (var options in new OptimizationOptions[] { new PretrainingOptions(), new SftOptions(), new RewardOptions(), new PolicyOptions() })
+        OptimizationOptions[] all = [new PretrainingOptions(), new SftOptions(), new RewardOptions(), new PolicyOptions()];
+        foreach (var options in all)
             options.Validate();
         new SamplingOptions().Validate();
     }
@@ -13,13 +14,17 @@ public class OptionsTests
     [Fact]
     public void All_problems_are_reported_at_once_with_the_value_and_what_is_allowed()
     {
-        var wrong = new PolicyOptions { LearningRate = double.NaN, Beta2 = 1, MinibatchesPerEpoch = 65, UnfinishedScore = double.NaN, ClipRange = 0 };
+        var wrong = new PolicyOptions
+        {
+            LearningRate = double.NaN, Beta2 = 1, MinibatchesPerEpoch = 65, UnfinishedScore = double.NaN, ClipRange = 0,
+        };
 
         var error = Assert.Throws<ArgumentException>(wrong.Validate);
 
         Assert.Equal(
             "PolicyOptions: LearningRate is NaN, but must be a finite number above 0; Beta2 is 1, but must be in [0, 1); " +
-            "MinibatchesPerEpoch is 65, but must be at least 1 and at most EpisodesPerUpdate (64); UnfinishedScore is NaN, but must be finite or null; " +
+            "MinibatchesPerEpoch is 65, but must be at least 1 and at most EpisodesPerUpdate (64); " +
+            "UnfinishedScore is NaN, but must be finite or null; " +
             "ClipRange is 0, but must be above 0.", error.Message);
     }
 

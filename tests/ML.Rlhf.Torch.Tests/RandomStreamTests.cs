@@ -3,8 +3,8 @@ namespace ML.Rlhf.Torch.Tests;
 public class RandomStreamTests
 {
     /// <summary>
-    /// The published first outputs of SplitMix64 from state 0 (the test vector that other libraries use as well). Seed 1 with key 1 is the one
-    /// pair whose mixed halves are equal and cancel, so its state is 0.
+    /// The published first outputs of SplitMix64 from state 0 (the test vector that other libraries use as well). Seed 1 with key 1 is the
+    /// one pair whose mixed halves are equal and cancel, so its state is 0.
     /// </summary>
     [Fact]
     public void It_is_SplitMix64()

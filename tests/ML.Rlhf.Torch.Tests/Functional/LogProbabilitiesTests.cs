@@ -13,7 +13,8 @@ public class LogProbabilitiesTests
         var golden = Golden.Load("rl/tokens.json");
         Tensor logits = golden["logits"].Tensor(type), index = golden["index"].Tensor(ScalarType.Int64);
 
-        Close.Assert(golden["selective_log_softmax"].Tensor(type), LogProbabilities.OfTokens(logits, index), tolerance, what: "log-probability");
+        Close.Assert(golden["selective_log_softmax"].Tensor(type), LogProbabilities.OfTokens(logits, index), tolerance,
+            what: "log-probability");
         Close.Assert(golden["entropy"].Tensor(type), LogProbabilities.Entropy(logits), tolerance, what: "entropy");
     }
 

@@ -29,7 +29,8 @@ public class MaskedStatisticsTests
         {
             Tensor values = c["values"].Tensor(type), mask = c["mask"].Tensor(type);
             void Check(string name, bool shiftMean, bool unbiased) => Close.Assert(
-                c[name].Tensor(type), MaskedStatistics.Whiten(values, mask, shiftMean, unbiased), tolerance, absolute: tolerance / 10, name);
+                c[name].Tensor(type), MaskedStatistics.Whiten(values, mask, shiftMean, unbiased), tolerance, absolute: tolerance / 10,
+                name);
 
             Check("masked_whiten_shift", shiftMean: true, unbiased: true);
             Check("masked_whiten_noshift", shiftMean: false, unbiased: true);
@@ -70,6 +71,7 @@ public class MaskedStatisticsTests
         var error = Assert.Throws<ArgumentException>(() => MaskedStatistics.Variance(ones(3), mask, unbiased: true));
 
         Assert.Equal(
-            "The unbiased variance needs at least 2 real tokens, but the mask has 1. Use unbiased: false, or a larger batch.", error.Message);
+            "The unbiased variance needs at least 2 real tokens, but the mask has 1. Use unbiased: false, or a larger batch.",
+            error.Message);
     }
 }

@@ -31,13 +31,16 @@ public class PpoLossTests
             // What our progress record calls approximate KL, entropy and clip fractions.
             var stats = expected["stats"];
             double MaskedMean(Tensor perToken) => MaskedStatistics.Mean(perToken.to(type), mask).ToDouble();
-            Close.Assert(stats["policy/approxkl"].Number, MaskedMean((logProbs - oldLogProbs).square() * 0.5), tolerance, what: "approximate KL");
-            Close.Assert(stats["policy/entropy"].Number, MaskedMean(LogProbabilities.Entropy(c["logits"].Tensor(type))), tolerance, what: "entropy");
+            Close.Assert(stats["policy/approxkl"].Number, MaskedMean((logProbs - oldLogProbs).square() * 0.5), tolerance,
+                what: "approximate KL");
+            Close.Assert(stats["policy/entropy"].Number, MaskedMean(LogProbabilities.Entropy(c["logits"].Tensor(type))), tolerance,
+                what: "entropy");
             Close.Assert(
                 stats["policy/clipfrac"].Number, MaskedMean(PpoLoss.PolicyIsClipped(ratio, c["advantages"].Tensor(type), clip)), tolerance,
                 what: "policy clip fraction");
             Close.Assert(
-                stats["val/clipfrac"].Number, MaskedMean(PpoLoss.ValueIsClipped(values, oldValues, c["returns"].Tensor(type), valueClip)), tolerance,
+                stats["val/clipfrac"].Number, MaskedMean(PpoLoss.ValueIsClipped(values, oldValues, c["returns"].Tensor(type), valueClip)),
+                tolerance,
                 what: "value clip fraction");
         }
     }
@@ -57,7 +60,8 @@ public class PpoLossTests
     [InlineData(1.5f, -1f, true)]
     [InlineData(0.5f, +1f, true)]
     [InlineData(1.1f, +1f, true)]
-    public void A_gradient_is_left_only_where_a_step_back_would_help_or_the_ratio_is_in_range(float ratioNow, float advantage, bool hasGradient)
+    public void A_gradient_is_left_only_where_a_step_back_would_help_or_the_ratio_is_in_range(
+        float ratioNow, float advantage, bool hasGradient)
     {
         var ratio = tensor(new[] { ratioNow }).requires_grad_();
 

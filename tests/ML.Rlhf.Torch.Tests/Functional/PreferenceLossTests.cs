@@ -22,8 +22,10 @@ public class PreferenceLossTests
 
             var expected = c["expected"];
             Close.Assert(expected["loss"].Number, loss.ToDouble(), tolerance, what: "loss");
-            Close.Assert(expected["grad_chosen"].Tensor(type), chosen.grad!, tolerance, absolute: tolerance / 100, "gradient of the chosen");
-            Close.Assert(expected["grad_rejected"].Tensor(type), rejected.grad!, tolerance, absolute: tolerance / 100, "gradient of the rejected");
+            Close.Assert(expected["grad_chosen"].Tensor(type), chosen.grad!, tolerance, absolute: tolerance / 100,
+                "gradient of the chosen");
+            Close.Assert(expected["grad_rejected"].Tensor(type), rejected.grad!, tolerance, absolute: tolerance / 100,
+                "gradient of the rejected");
         }
     }
 

@@ -54,14 +54,16 @@ public class SamplerTests
         int[][] prompts = [[3], [4, 5, 6, 7, 8, 9, 10], [1, 2, 3], [18, 0, 18, 0]];
 
         var results = Sampler.Generate(
-            model, prompts, Streams(4), endToken: 11, new SamplingOptions { MaxNewTokens = 15, Temperature = 1.5f }, withLogProbabilities: true);
+            model, prompts, Streams(4), endToken: 11, new SamplingOptions { MaxNewTokens = 15, Temperature = 1.5f },
+            withLogProbabilities: true);
 
         for (int row = 0; row < prompts.Length; row++)
         {
             long[] text = [.. prompts[row], .. results[row].Tokens];
             var logits = model.Logits(model.Hidden(tensor(text).unsqueeze(0)))[0][(prompts[row].Length - 1)..^1] / 1.5;
             Close.Assert(
-                LogProbabilities.OfTokens(logits, tensor(text)[prompts[row].Length..]), tensor(results[row].LogProbabilities), absolute: 1e-4);
+                LogProbabilities.OfTokens(logits, tensor(text)[prompts[row].Length..]), tensor(results[row].LogProbabilities),
+                absolute: 1e-4);
         }
     }
 
@@ -73,7 +75,8 @@ public class SamplerTests
         int[][] prompts = [[1], [2, 3, 4, 5, 6, 7], [8, 9, 10], [11, 12], [13, 14, 15, 16]];
         var streams = Streams(5);
         int[][] alone = [.. prompts.Select((p, i) => Sampler.Generate(model, [p], [streams[i]], 17, options)[0].Tokens)];
-        Assert.True(alone.Any(a => a.Length < 12) && alone.Any(a => a.Length == 12), "the seed should give rows that end and rows that do not");
+        Assert.True(alone.Any(a => a.Length < 12) && alone.Any(a => a.Length == 12),
+            "the seed should give rows that end and rows that do not");
 
         foreach (int[] order in (int[][])[[0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [2, 0], [1, 4, 1]])
         {
@@ -118,7 +121,8 @@ public class SamplerTests
         var heard = new List<int>[] { [], [], [] };
 
         var results = Sampler.Generate(
-            model, prompts, Streams(3), endToken: 17, new SamplingOptions { MaxNewTokens = 20 }, onToken: (row, token) => heard[row].Add(token));
+            model, prompts, Streams(3), endToken: 17, new SamplingOptions { MaxNewTokens = 20 },
+            onToken: (row, token) => heard[row].Add(token));
 
         Assert.Equal(results.Select(r => r.Tokens), heard.Select(h => h.ToArray()));
         Assert.All(results, r => Assert.Equal(r.Ended, r.Tokens[^1] == 17));
@@ -158,9 +162,11 @@ public class SamplerTests
         using var cancelled = new CancellationTokenSource();
 
         LiveTensors.AssertNoneLeftBy(() => Sampler.Generate(
-            model, prompts, Streams(3), endToken: 17, new SamplingOptions { MaxNewTokens = 20, TopK = 12, TopP = 0.9f }, withLogProbabilities: true));
+            model, prompts, Streams(3), endToken: 17, new SamplingOptions { MaxNewTokens = 20, TopK = 12, TopP = 0.9f },
+            withLogProbabilities: true));
         LiveTensors.AssertNoneLeftBy(() => Assert.Throws<OperationCanceledException>(() => Sampler.Generate(
-            model, prompts, Streams(3), Never, new SamplingOptions(), onToken: (_, _) => cancelled.Cancel(), cancellationToken: cancelled.Token)));
+            model, prompts, Streams(3), Never, new SamplingOptions(), onToken: (_, _) => cancelled.Cancel(),
+            cancellationToken: cancelled.Token)));
     }
 
     private static RandomStream[] Streams(int count) => [.. Enumerable.Range(0, count).Select(i => new RandomStream(7, (ulong)i))];

@@ -34,7 +34,8 @@ public class TokenSamplingTests
 
     [Fact]
     public void The_golden_file_has_cases_of_each_kind_that_we_offer() =>
-        Assert.Equal(["pipeline", "temperature", "top_k", "top_p"], Cases.Select(c => s_golden["cases"][c.Data]["processor"].Text).Distinct().Order());
+        Assert.Equal(["pipeline", "temperature", "top_k", "top_p"],
+            Cases.Select(c => s_golden["cases"][c.Data]["processor"].Text).Distinct().Order());
 
     [Fact]
     public void Top_p_keeps_the_likeliest_token_however_small_p_is()

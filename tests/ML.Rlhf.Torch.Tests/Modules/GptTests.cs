@@ -64,7 +64,8 @@ public class GptTests
             s_golden["grad_norm_total"].Number,
             Math.Sqrt(_gpt2.parameters().Sum(p => Math.Pow(p.grad!.norm().ToDouble(), 2))), relative: 1e-5);
         Assert.All(_gpt2.named_parameters(), p => Close.Assert(
-            s_golden["grad_norms_all"][GoldenGpt2.NameThere(p.name)].Number, p.parameter.grad!.norm().ToDouble(), relative: 1e-4, what: p.name));
+            s_golden["grad_norms_all"][GoldenGpt2.NameThere(p.name)].Number, p.parameter.grad!.norm().ToDouble(), relative: 1e-4,
+            what: p.name));
     }
 
     [Fact]
@@ -123,7 +124,8 @@ public class GptTests
 
         string[] block = ["ln_1.weight", "ln_1.bias", "attn.c_attn.weight", "attn.c_attn.bias", "attn.c_proj.weight", "attn.c_proj.bias",
             "ln_2.weight", "ln_2.bias", "mlp.c_fc.weight", "mlp.c_fc.bias", "mlp.c_proj.weight", "mlp.c_proj.bias"];
-        string[] expected = ["wte.weight", "wpe.weight", .. block.Select(n => "h.0." + n), .. block.Select(n => "h.1." + n), "ln_f.weight", "ln_f.bias"];
+        string[] expected = ["wte.weight", "wpe.weight", .. block.Select(n => "h.0." + n), .. block.Select(n => "h.1." + n), "ln_f.weight",
+            "ln_f.bias"];
         Assert.Equal(expected.Order(), model.named_parameters().Select(p => p.name).Order());
         Assert.Equal(model.Architecture.ParameterCount, model.parameters().Sum(p => p.numel()));
         Assert.Equal(s_golden["num_parameters"].Integer, _gpt2.Architecture.ParameterCount);
@@ -198,7 +200,8 @@ public class GptTests
 
         var error = Assert.Throws<ArgumentException>(() => model.Hidden(zeros([1, 25], int64)));
 
-        Assert.Equal("25 tokens do not fit the model's context of 24. Shorten the input, or use a model with a longer context.", error.Message);
+        Assert.Equal("25 tokens do not fit the model's context of 24. Shorten the input, or use a model with a longer context.",
+            error.Message);
     }
 
     [Fact]

@@ -11,7 +11,8 @@ public class ScalarGptTests
     {
         var golden = Golden.Load("models/gpt2-reward/expected.json")["right_padded"];
         var model = GoldenGpt2.LoadScalar("models/gpt2-reward");
-        int[][] rows = [.. golden["input_ids"].Items.Zip(golden["attention_mask"].Items, (ids, mask) => ids.Integers[..mask.Integers.Sum()])];
+        int[][] rows = [.. golden["input_ids"].Items.Zip(
+            golden["attention_mask"].Items, (ids, mask) => ids.Integers[..mask.Integers.Sum()])];
 
         var scores = RewardScoring.AtLastToken(model, PaddedBatch.Create(rows.Length, row => rows[row], CPU));
         var meanSquare = scores.square().mean();
@@ -20,7 +21,8 @@ public class ScalarGptTests
         Close.Assert(golden["scores"].Tensor(), scores, relative: 1e-5, absolute: 1e-5);
         Close.Assert(golden["mean_square"].Number, meanSquare.ToDouble(), relative: 1e-5);
         Assert.All(model.named_parameters().Where(p => p.name != "score.bias"), p => Close.Assert(
-            golden["grad_norms_all"][GoldenGpt2.NameThere(p.name)].Number, p.parameter.grad!.norm().ToDouble(), relative: 1e-4, what: p.name));
+            golden["grad_norms_all"][GoldenGpt2.NameThere(p.name)].Number, p.parameter.grad!.norm().ToDouble(), relative: 1e-4,
+            what: p.name));
     }
 
     /// <summary>TRL's get_reward takes the token before the first padding after the context: our last real token.</summary>
@@ -45,7 +47,7 @@ public class ScalarGptTests
         using var noGrad = no_grad();
         var model = TinyGpt.RandomScalar(seed: 1);
         var data = TinyData.Sequences(rows: 6, length: 9);
-        double[] alone = [.. Enumerable.Range(0, 6).Select(row => Score([data[row].ToArray()])[0])];
+        float[] alone = [.. Enumerable.Range(0, 6).Select(row => Score([data[row].ToArray()])[0])];
 
         foreach (int longest in (int[])[9, 10, 17, 24])
         {
@@ -57,8 +59,8 @@ public class ScalarGptTests
             }
         }
 
-        double[] Score(int[][] rows) =>
-            [.. RewardScoring.AtLastToken(model, PaddedBatch.Create(rows.Length, i => rows[i], CPU)).data<float>().ToArray().Select(s => (double)s)];
+        float[] Score(int[][] rows) =>
+            RewardScoring.AtLastToken(model, PaddedBatch.Create(rows.Length, i => rows[i], CPU)).data<float>().ToArray();
     }
 
     [Fact]

@@ -7,7 +7,9 @@ namespace ML.Rlhf.Torch.Tests.Training;
 
 public class AdamWTests
 {
-    /// <summary>The reference ran in float64; after 20 float32 steps on numbers near 1, differences of a few units in the last place remain.</summary>
+    /// <summary>
+    /// The reference ran in float64; after 20 float32 steps on numbers near 1, differences of a few units in the last place remain.
+    /// </summary>
     [Theory]
     [InlineData(0)]
     [InlineData(1)]

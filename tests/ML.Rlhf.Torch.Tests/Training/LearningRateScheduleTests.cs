@@ -3,9 +3,9 @@ using ML.Rlhf.Torch.Training;
 namespace ML.Rlhf.Torch.Tests.Training;
 
 /// <summary>
-/// The reference (transformers) gives its first warm-up step the rate 0 and would reach the minimum one step after the last. Ours has no step
-/// without effect at the front and has its minimum at the last step, so the two meet where the warm-up ends, and between there
-/// and the end ours is the reference's curve of one step less.
+/// The reference (transformers) gives its first warm-up step the rate 0 and would reach the minimum one step after the last. Ours has no
+/// step without effect at the front and has its minimum at the last step, so the two meet where the warm-up ends, and between there and the
+/// end ours is the reference's curve of one step less.
 /// </summary>
 public class LearningRateScheduleTests
 {
@@ -14,7 +14,8 @@ public class LearningRateScheduleTests
     [InlineData("cosine_min_lr", LearningRateDecay.Cosine, 0.1)]
     [InlineData("linear", LearningRateDecay.Linear, 0)]
     [InlineData("constant_with_warmup", LearningRateDecay.Constant, 0.1)]
-    public void After_the_warm_up_the_curve_is_the_references_with_its_end_at_the_last_step(string name, LearningRateDecay decay, double minimum)
+    public void After_the_warm_up_the_curve_is_the_references_with_its_end_at_the_last_step(
+        string name, LearningRateDecay decay, double minimum)
     {
         foreach (var c in Golden.Load("optim/schedules.json")["schedules"].Items.Where(c => c["name"].Text == name))
         {
@@ -24,7 +25,8 @@ public class LearningRateScheduleTests
 
             // One step more than the reference's total, so that "one after the last" of the reference is our last.
             for (int step = warmup; step < Math.Min(total, expected.Length); step++)
-                Close.Assert(expected[step], LearningRateSchedule.At(options, step, total + 1), relative: 1e-7, absolute: 1e-11, $"{name} at step {step}");
+                Close.Assert(expected[step], LearningRateSchedule.At(options, step, total + 1), relative: 1e-7, absolute: 1e-11,
+                    $"{name} at step {step}");
         }
     }
 
@@ -48,7 +50,8 @@ public class LearningRateScheduleTests
     [InlineData(LearningRateDecay.Cosine, 0.1)]
     [InlineData(LearningRateDecay.Cosine, 0)]
     [InlineData(LearningRateDecay.Linear, 0.25)]
-    public void After_the_warm_up_the_rate_only_falls_to_the_minimum_at_the_last_step_and_stays_there(LearningRateDecay decay, double minimum)
+    public void After_the_warm_up_the_rate_only_falls_to_the_minimum_at_the_last_step_and_stays_there(
+        LearningRateDecay decay, double minimum)
     {
         var options = Options(decay, minimum, warmup: 5);
 

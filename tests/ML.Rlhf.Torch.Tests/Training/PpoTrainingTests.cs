@@ -116,7 +116,8 @@ public class PpoTrainingTests
 
         double mean = advantages.Average(), deviation = Math.Sqrt(advantages.Average(a => (a - mean) * (a - mean)));
         foreach (var (advantage, (row, t)) in advantages.Zip(places))
-            Close.Assert((advantage - mean) / deviation, rollout.Advantages[row, t].ToDouble(), relative: 1e-3, absolute: 1e-3, what: "advantage");
+            Close.Assert((advantage - mean) / deviation, rollout.Advantages[row, t].ToDouble(), relative: 1e-3, absolute: 1e-3,
+                what: "advantage");
         Close.Assert(kls.Average(), statistics.Kl, relative: 1e-4);
         Assert.True(episodes.Select(e => e.Response.Length).Distinct().Count() > 1);
 
@@ -130,15 +131,20 @@ public class PpoTrainingTests
     [Fact]
     public void Every_parameter_of_policy_and_value_moves_and_the_reference_does_not()
     {
-        var ppo = new TinyPpo(s_oneStep with { Episodes = 24, EpochsPerUpdate = 2, MinibatchesPerEpoch = 2, LearningRateDecay = LearningRateDecay.Constant });
+        var ppo = new TinyPpo(s_oneStep with
+        {
+            Episodes = 24, EpochsPerUpdate = 2, MinibatchesPerEpoch = 2, LearningRateDecay = LearningRateDecay.Constant,
+        });
         var policy = TinyGpt.Snapshot(ppo.Policy);
         var value = TinyGpt.Snapshot(ppo.Value);
         var reference = TinyGpt.Snapshot(ppo.Reference);
 
         ppo.Run();
 
-        Assert.All(ppo.Policy.named_parameters(), p => Assert.True(Close.Distance(policy[p.name], p.parameter) > 1e-5, $"policy's {p.name} did not move"));
-        Assert.All(ppo.Value.named_parameters(), p => Assert.True(Close.Distance(value[p.name], p.parameter) > 1e-5, $"value's {p.name} did not move"));
+        Assert.All(ppo.Policy.named_parameters(),
+            p => Assert.True(Close.Distance(policy[p.name], p.parameter) > 1e-5, $"policy's {p.name} did not move"));
+        Assert.All(ppo.Value.named_parameters(),
+            p => Assert.True(Close.Distance(value[p.name], p.parameter) > 1e-5, $"value's {p.name} did not move"));
         Assert.All(ppo.Reference.named_parameters(), p => Close.Assert(reference[p.name], p.parameter, what: p.name));
         Assert.All(ppo.Reference.parameters(), p => Assert.False(p.requires_grad));
         Assert.Equal(0, ppo.Recorded.Updates.First().Kl, tolerance: 1e-6);
@@ -169,7 +175,8 @@ public class PpoTrainingTests
     {
         var options = new PolicyOptions
         {
-            Episodes = 20 * 32, EpisodesPerUpdate = 32, MaxResponseTokens = 6, LearningRate = 5e-3, UnfinishedScore = null, KlCoefficient = 0.01,
+            Episodes = 20 * 32, EpisodesPerUpdate = 32, MaxResponseTokens = 6, LearningRate = 5e-3, UnfinishedScore = null,
+            KlCoefficient = 0.01,
         };
         var free = new TinyPpo(options, policy: TinyGpt.Fresh()).Run().Recorded.Updates.ToArray();
         var held = new TinyPpo(options with { KlCoefficient = 10 }, policy: TinyGpt.Fresh()).Run().Recorded.Updates.ToArray();
@@ -257,7 +264,8 @@ public class PpoTrainingTests
     {
         using var noGrad = no_grad();
         var ppo = new TinyPpo(s_oneStep);
-        Assert.All(PolicyDivergence.PerEpisode(ppo.Policy, ppo.Reference, ppo.Sample(5), temperature: 1), d => Close.Assert(0, d, absolute: 1e-5));
+        Assert.All(PolicyDivergence.PerEpisode(ppo.Policy, ppo.Reference, ppo.Sample(5), temperature: 1),
+            d => Close.Assert(0, d, absolute: 1e-5));
         foreach (var parameter in ppo.Reference.parameters())
             parameter.mul_(0.7);
         var episodes = ppo.Sample(2000);

@@ -17,7 +17,8 @@ public class SupervisedTrainingTests
         var recorded = new RecordedRun();
 
         LanguageModelTraining.Run(
-            model, corpus, validation: corpus, new PretrainingOptions { Steps = 60, BatchSize = 4, LearningRate = 1e-2, WarmupSteps = 5, Dropout = 0.05 },
+            model, corpus, validation: corpus,
+            new PretrainingOptions { Steps = 60, BatchSize = 4, LearningRate = 1e-2, WarmupSteps = 5, Dropout = 0.05 },
             recorded.Run);
 
         Close.Assert(Math.Log(19), recorded.Reports[0].Loss, absolute: 0.1);
@@ -85,7 +86,8 @@ public class SupervisedTrainingTests
                 : MeanLoss(model, data);
 
             SupervisedFineTuning.Run(
-                model, data, validation: null, new SftOptions { BatchSize = 6, Epochs = 1, MicroBatchSize = 4, LearnPrompts = learnPrompts }, recorded.Run);
+                model, data, validation: null,
+                new SftOptions { BatchSize = 6, Epochs = 1, MicroBatchSize = 4, LearnPrompts = learnPrompts }, recorded.Run);
 
             Close.Assert(expected, recorded.Reports.Single().Loss, relative: 1e-5);
         }
@@ -98,7 +100,8 @@ public class SupervisedTrainingTests
         var model = TinyGpt.Fresh();
         var recorded = new RecordedRun();
 
-        SupervisedFineTuning.Run(model, data, validation: data, new SftOptions { BatchSize = 4, Epochs = 60, LearningRate = 1e-2 }, recorded.Run);
+        SupervisedFineTuning.Run(model, data, validation: data, new SftOptions { BatchSize = 4, Epochs = 60, LearningRate = 1e-2 },
+            recorded.Run);
 
         Close.Assert(Math.Log(19), recorded.Reports[0].Loss, absolute: 0.1);
         Assert.InRange(recorded.Reports[^1].Loss, 0, 0.7); // prompts of one token that occur twice cannot be told apart
@@ -113,7 +116,8 @@ public class SupervisedTrainingTests
         var model = new ScalarGpt(TinyGpt.Fresh(), generator: null);
         var recorded = new RecordedRun();
 
-        RewardModelTraining.Run(model, data, validation: data, new RewardOptions { BatchSize = 12, Epochs = 60, LearningRate = 1e-2 }, recorded.Run);
+        RewardModelTraining.Run(model, data, validation: data, new RewardOptions { BatchSize = 12, Epochs = 60, LearningRate = 1e-2 },
+            recorded.Run);
 
         double[] chosen = RewardScoring.Score(model, data.Chosen.Sequences), rejected = RewardScoring.Score(model, data.Rejected.Sequences);
         double[] all = [.. chosen, .. rejected];
@@ -168,7 +172,10 @@ public class SupervisedTrainingTests
             var data = TinyData.Preferences(rows: 12);
             RewardModelTraining.Run(
                 model, data, validation: null,
-                new RewardOptions { BatchSize = 12, Epochs = 30, LearningRate = 1e-2, NormalizeScores = false, CenteringCoefficient = coefficient },
+                new RewardOptions
+                {
+                    BatchSize = 12, Epochs = 30, LearningRate = 1e-2, NormalizeScores = false, CenteringCoefficient = coefficient,
+                },
                 new RecordedRun().Run);
             return RewardScoring.Score(model, data.Chosen.Sequences).Concat(RewardScoring.Score(model, data.Rejected.Sequences)).Average();
         }

@@ -28,7 +28,8 @@ internal static class TinyLoop
     }
 
     /// <summary>Runs a loop and gives its parameters.</summary>
-    public static (Dictionary<string, Tensor> Before, Dictionary<string, Tensor> After, List<TrainingProgress> Reports) Run(string name, Settings s)
+    public static (Dictionary<string, Tensor> Before, Dictionary<string, Tensor> After, List<TrainingProgress> Reports) Run(
+        string name, Settings s)
     {
         int epochs = s.Steps * BatchSize / Rows;
         var recorded = new RecordedRun(s.Seed, s.OnReport);
@@ -37,7 +38,8 @@ internal static class TinyLoop
             var ppo = new TinyPpo(
                 Configure(new PolicyOptions
                 {
-                    Episodes = s.Steps * BatchSize, EpisodesPerUpdate = BatchSize, EpochsPerUpdate = s.PlainGradientDescent ? 1 : 2, MaxResponseTokens = 4,
+                    Episodes = s.Steps * BatchSize, EpisodesPerUpdate = BatchSize, EpochsPerUpdate = s.PlainGradientDescent ? 1 : 2,
+                    MaxResponseTokens = 4,
                 }, s),
                 s.Seed, policy: TinyGpt.Random(), value: TinyGpt.RandomScalar(), onReport: s.OnReport);
             Dictionary<string, Tensor> Both() => TinyGpt.Snapshot(ppo.Policy)
@@ -50,7 +52,8 @@ internal static class TinyLoop
         {
             var model = TinyGpt.RandomScalar();
             var start = TinyGpt.Snapshot(model);
-            var options = Configure(new RewardOptions { Epochs = epochs, BatchSize = BatchSize, NormalizeScores = !s.PlainGradientDescent }, s);
+            var options = Configure(
+                new RewardOptions { Epochs = epochs, BatchSize = BatchSize, NormalizeScores = !s.PlainGradientDescent }, s);
             RewardModelTraining.Run(model, TinyData.Preferences(Rows), TinyData.Preferences(5, seed: 1), options, recorded.Run);
             return (start, TinyGpt.Snapshot(model), recorded.Reports);
         }
@@ -59,7 +62,9 @@ internal static class TinyLoop
         var before = TinyGpt.Snapshot(gpt);
         if (name == "GPT")
         {
-            var options = Configure(new PretrainingOptions { Steps = s.Steps, BatchSize = BatchSize, Dropout = s.Dropout, EvaluateEvery = 2, WarmupSteps = 0 }, s);
+            var options = Configure(
+                new PretrainingOptions { Steps = s.Steps, BatchSize = BatchSize, Dropout = s.Dropout, EvaluateEvery = 2, WarmupSteps = 0 },
+                s);
             LanguageModelTraining.Run(gpt, TinyData.Sequences(20, 10), TinyData.Sequences(3, 11, seed: 1), options, recorded.Run);
         }
         else
@@ -76,7 +81,8 @@ internal static class TinyLoop
         return s.PlainGradientDescent
             ? options with
             {
-                Beta1 = 0, Beta2 = 0, Epsilon = 1e9, LearningRate = 1e12, GradientClipping = double.PositiveInfinity, WeightDecay = 0, WarmupSteps = 0,
+                Beta1 = 0, Beta2 = 0, Epsilon = 1e9, LearningRate = 1e12, GradientClipping = double.PositiveInfinity, WeightDecay = 0,
+                WarmupSteps = 0,
             }
             : options;
     }

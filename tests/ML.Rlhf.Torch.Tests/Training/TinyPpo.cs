@@ -54,7 +54,8 @@ internal sealed class TinyPpo
         var results = Sampler.Generate(
             Policy, prompts, streams, EndToken, new SamplingOptions { MaxNewTokens = maxTokens, Temperature = temperature },
             withLogProbabilities: true);
-        Assert.True(results.Any(r => r.Ended) && results.Any(r => !r.Ended), "the seed should give responses that end and responses that do not");
+        Assert.True(results.Any(r => r.Ended) && results.Any(r => !r.Ended),
+            "the seed should give responses that end and responses that do not");
         return [.. results.Select((r, i) => new Episode(prompts[i], r.Tokens, r.LogProbabilities, r.Ended))];
     }
 }

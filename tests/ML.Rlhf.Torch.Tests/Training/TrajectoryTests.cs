@@ -6,8 +6,8 @@ using static TorchSharp.torch;
 namespace ML.Rlhf.Torch.Tests.Training;
 
 /// <summary>
-/// Whole training runs of other people's trainers, step by step: a mistake that one step hides shows after thirty. The loops here stand in for
-/// ours, whose batches are random; model, loss and optimiser are ours.
+/// Whole training runs of other people's trainers, step by step: a mistake that one step hides shows after thirty. The loops here stand in
+/// for ours, whose batches are random; model, loss and optimiser are ours.
 /// </summary>
 public class TrajectoryTests
 {
@@ -62,9 +62,11 @@ public class TrajectoryTests
 
             Close.Assert(expected["loss"][step].Number, loss.ToDouble(), relative: 1e-4, what: $"loss {step}");
             Close.Assert(expected["grad_norm"][step].Number, norm, relative: 1e-4, what: $"gradient norm {step}");
-            Close.Assert(expected["accuracy"][step].Number, (chosen > rejected).to(float32).mean().ToDouble(), relative: 1e-6, what: $"accuracy {step}");
+            Close.Assert(expected["accuracy"][step].Number, (chosen > rejected).to(float32).mean().ToDouble(), relative: 1e-6,
+                what: $"accuracy {step}");
             Close.Assert(
-                expected["margin"][step].Number, (chosen - rejected).mean().ToDouble(), relative: 1e-4, absolute: 1e-5, what: $"margin {step}");
+                expected["margin"][step].Number, (chosen - rejected).mean().ToDouble(), relative: 1e-4, absolute: 1e-5,
+                what: $"margin {step}");
         }
 
         for (int i = 0; i < 4; i++)
@@ -85,8 +87,9 @@ public class TrajectoryTests
 
     /// <summary>
     /// Two rollouts, each four epochs of two minibatches. Three conventions of TRL's are not ours and are made up for here: the score
-    /// stands one slot after the last token; that slot belongs to the value's mask ("mask_p1"), though not to the policy's; and advantages are whitened with
-    /// Bessel's correction. Since policy and value are separate networks, one pass for each, with its own mask, adds up to TRL's gradient.
+    /// stands one slot after the last token; that slot belongs to the value's mask ("mask_p1"), though not to the policy's; and advantages
+    /// are whitened with Bessel's correction. Since policy and value are separate networks, one pass for each, with its own mask, adds up
+    /// to TRL's gradient.
     /// </summary>
     [Fact]
     public void Two_rollouts_and_sixteen_steps_of_PPO_equal_TRL()
@@ -135,21 +138,26 @@ public class TrajectoryTests
                 optimizer.ZeroGradients();
                 policyPass.AccumulateGradients(rollout, rows, ofPolicy);
                 valuePass.AccumulateGradients(
-                    rollout with { Episodes = episodes with { Mask = valueMask }, Advantages = zeros_like(rollout.Advantages) }, rows, ofValue);
+                    rollout with { Episodes = episodes with { Mask = valueMask }, Advantages = zeros_like(rollout.Advantages) }, rows,
+                    ofValue);
                 double policyNorm = Norm(policy), valueNorm = Norm(value);
                 optimizer.Step(expected["learning_rate"].Number);
 
                 Close.Assert(expected["pg_loss"].Number, ofPolicy.PolicyLoss.Sum(), relative: 1e-4, absolute: 1e-5, $"policy loss {at}");
                 Close.Assert(expected["vf_loss"].Number, ofValue.ValueLoss.Sum(), relative: 1e-4, what: $"value loss {at}");
-                Close.Assert(expected["pg_clipfrac"].Number, ofPolicy.PolicyClipFraction.Sum(), relative: 1e-5, what: $"policy clip fraction {at}");
-                Close.Assert(expected["vf_clipfrac"].Number, ofValue.ValueClipFraction.Sum(), relative: 1e-5, what: $"value clip fraction {at}");
+                Close.Assert(expected["pg_clipfrac"].Number, ofPolicy.PolicyClipFraction.Sum(), relative: 1e-5,
+                    what: $"policy clip fraction {at}");
+                Close.Assert(expected["vf_clipfrac"].Number, ofValue.ValueClipFraction.Sum(), relative: 1e-5,
+                    what: $"value clip fraction {at}");
                 Close.Assert(expected["policy_grad_norm"].Number, policyNorm, relative: 1e-3, what: $"policy gradient {at}");
                 Close.Assert(expected["value_grad_norm"].Number, valueNorm, relative: 1e-3, what: $"value gradient {at}");
 
                 // TRL takes these two means over padding too, where the log-ratio is 0 and the ratio 1.
                 double real = mask.index_select(0, tensor(rows.Select(r => (long)r).ToArray())).mean().ToDouble();
-                Close.Assert(expected["approxkl"].Number, ofPolicy.ApproximateKl.Sum() * real, relative: 1e-3, absolute: 1e-9, $"approximate KL {at}");
-                Close.Assert(expected["ratio_mean"].Number, ofPolicy.RatioMean.Sum() * real + 1 - real, relative: 1e-5, what: $"ratio {at}");
+                Close.Assert(expected["approxkl"].Number, ofPolicy.ApproximateKl.Sum() * real, relative: 1e-3, absolute: 1e-9,
+                    $"approximate KL {at}");
+                Close.Assert(expected["ratio_mean"].Number, ofPolicy.RatioMean.Sum() * real + 1 - real, relative: 1e-5,
+                    what: $"ratio {at}");
             }
         }
 
@@ -168,7 +176,8 @@ public class TrajectoryTests
         Tensor logProbs = LogProbs(policy, episodes), values = (episodes with { Mask = valueMask }).Values(value);
         var noScore = zeros(episodes.Rows);
         var rewards = PolicyRewards.WithKlPenalty(logProbs, LogProbs(reference, episodes), episodes.Mask, noScore, options.KlCoefficient);
-        rewards = rewards.scatter_add(-1, data["score_index"].Tensor(ScalarType.Int64).unsqueeze(-1), data["scores"].Tensor().unsqueeze(-1));
+        rewards = rewards.scatter_add(-1, data["score_index"].Tensor(ScalarType.Int64).unsqueeze(-1),
+            data["scores"].Tensor().unsqueeze(-1));
         var (advantages, returns) = PolicyRewards.GeneralizedAdvantages(rewards, values, options.Gamma, options.Lambda);
         var whitened = MaskedStatistics.Whiten(advantages, episodes.Mask, unbiased: true) * episodes.Mask;
         return new Rollout(episodes, logProbs, values, whitened, returns);
@@ -214,7 +223,9 @@ public class TrajectoryTests
             vector.mul_(1 - decay);
     }
 
-    /// <summary>Hugging Face's head has no bias. In exact arithmetic it has no gradient here either, but Adam would scale the rounding up.</summary>
+    /// <summary>
+    /// Hugging Face's head has no bias. In exact arithmetic it has no gradient here either, but Adam would scale the rounding up.
+    /// </summary>
     private static ScalarGpt WithoutHeadBias(ScalarGpt model)
     {
         model.named_parameters().Single(p => p.name == "score.bias").parameter.requires_grad_(false);
