@@ -5,14 +5,13 @@ internal static class LearningRateSchedule
 {
     /// <param name="options">Learning rate, warm-up, decay and minimum.</param>
     /// <param name="step">From 0. The first warm-up step already has a rate above 0, so that no step is wasted.</param>
-    /// <param name="totalSteps">Steps of the run; the last one has the minimum.</param>
+    /// <param name="totalSteps">Steps of the run. The minimum would be reached by the step after the last one, so that a minimum of 0 wastes no step.</param>
     public static double At(OptimizationOptions options, int step, int totalSteps)
     {
         if (step < options.WarmupSteps)
             return options.LearningRate * (step + 1) / (options.WarmupSteps + 1);
 
-        int decaySteps = totalSteps - 1 - options.WarmupSteps;
-        double progress = decaySteps <= 0 ? 0 : Math.Min(1.0, (double)(step - options.WarmupSteps) / decaySteps);
+        double progress = Math.Min(1.0, (double)(step - options.WarmupSteps) / (totalSteps - options.WarmupSteps));
         double remaining = options.LearningRateDecay switch
         {
             LearningRateDecay.Cosine => 0.5 * (1 + Math.Cos(Math.PI * progress)),

@@ -27,7 +27,7 @@ public abstract record OptimizationOptions
     /// <summary>How the learning rate falls after the warm-up.</summary>
     public LearningRateDecay LearningRateDecay { get; init; } = LearningRateDecay.Cosine;
 
-    /// <summary>The learning rate at the end, as a part of <see cref="LearningRate"/>.</summary>
+    /// <summary>The learning rate towards the end, as a part of <see cref="LearningRate"/>.</summary>
     /// <value>In [0, 1]. 0.1 by default (Ouyang et al. 2022; nanoGPT).</value>
     public double MinimumLearningRateRatio { get; init; } = 0.1;
 
