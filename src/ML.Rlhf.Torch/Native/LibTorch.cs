@@ -61,6 +61,7 @@ public static class LibTorch
     {
         try
         {
+            OpenMp.LimitSpinning();
             if (OldLinux.IsThis())
                 OldLinux.LoadTorchSharp();
         }
