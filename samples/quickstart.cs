@@ -43,7 +43,7 @@ static void Quickstart(int seed, bool fast, FileInfo? corpusFile, DirectoryInfo 
     var random = new Random(seed);
     var held = members.Where(m => m.HeldOut).OrderBy(_ => random.Next()).ToArray();
     var train = members.Where(m => !m.HeldOut).OrderBy(_ => random.Next()).ToArray();
-    Demonstration[] demonstrations = [.. train.Take(fast ? 2_000 : 16_000).Select(m => m.AsDemonstration())];
+    Demonstration[] demonstrations = [.. train.Take(fast ? 2_000 : 12_000).Select(m => m.AsDemonstration())];
     PromptOnly[] rankedPrompts = [.. train.Skip(demonstrations.Length).Concat(train).Take(fast ? 500 : 2_500).Select(m => m.AsPrompt())];
     PromptOnly[] evaluationPrompts = [.. held.Select(m => m.AsPrompt()).DistinctBy(p => p.Prompt).Take(fast ? 200 : 400)];
     Console.WriteLine($"{members.Count} members; {held.Length} of held-out types. For example: {train[0].Signature} -> {train[0].Summary}");
@@ -57,7 +57,7 @@ static void Quickstart(int seed, bool fast, FileInfo? corpusFile, DirectoryInfo 
     {
         Architecture = GptArchitecture.Micro with { ContextLength = 96 },
         Tokenizer = tokenizer,
-        Steps = fast ? 100 : 700,
+        Steps = fast ? 100 : 1_000,
         BatchSize = 16,
         Progress = new ConsoleProgress("pretraining"),
     }).Fit(corpus);
@@ -88,7 +88,7 @@ static void Quickstart(int seed, bool fast, FileInfo? corpusFile, DirectoryInfo 
     // ---- Step 3: PPO against the reward model.
     var policy = rlhf.Trainers.Ppo(sft, reward, new PpoOptions
     {
-        Episodes = fast ? 64 * 12 : 64 * 48,
+        Episodes = fast ? 64 * 12 : 64 * 40,
         LearningRate = 2e-4,
         KlCoefficient = 0.1,
         MaxResponseTokens = sampling.MaxNewTokens,
