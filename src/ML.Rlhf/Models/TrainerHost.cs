@@ -24,7 +24,7 @@ internal sealed class TrainerHost(IHostEnvironment environment, string name)
         using var channel = Host.Start(stage);
         LibTorch.EnsureLoaded();
         int lastLine = 0;
-        var run = new TrainingRun(stage, Devices.Of(Host, channel.WarningLine), options.Seed ?? HostInfo.Seed(Host) ?? 0, Report, channel.InfoLine, channel.WarningLine, CheckCanceled);
+        var run = new TrainingRun(stage, Devices.Of(environment, channel.WarningLine), options.Seed ?? HostInfo.Seed(Host) ?? 0, Report, channel.InfoLine, channel.WarningLine, CheckCanceled);
         try
         {
             return train(run);
