@@ -12,8 +12,8 @@ internal static class Tokenization
         var documents = new TokenSequences();
         foreach (string[] row in TextColumns.Read(data, [textColumn], cancellationToken))
             documents.Add([.. tokenizer.Encode(row[0]), tokenizer.EndOfText]);
-        if (documents.TokenCount < 2)
-            throw NoRows(data, documents.Count, "text");
+        if (documents.TokenCount == documents.Count)
+            throw NoRows(data, documents.Count, "documents"); // nothing but end tokens
         return documents;
     }
 
