@@ -53,7 +53,7 @@ public sealed class RewardModelTrainer : IEstimator<RewardTransformer>
     {
         RequireColumns(input);
         if (_options.ValidationData is { } held)
-            RequireColumns(held);
+            RequireColumns(held, "validation ");
 
         return _host.Train("Reward model", _options, run =>
         {
@@ -73,10 +73,10 @@ public sealed class RewardModelTrainer : IEstimator<RewardTransformer>
         });
     }
 
-    private void RequireColumns(IDataView data)
+    private void RequireColumns(IDataView data, string of = "")
     {
-        TextColumns.RequireText(_host.Host, data.Schema, "prompt", _options.PromptColumnName);
-        TextColumns.RequireText(_host.Host, data.Schema, "chosen", _options.ChosenColumnName);
-        TextColumns.RequireText(_host.Host, data.Schema, "rejected", _options.RejectedColumnName);
+        TextColumns.RequireText(_host.Host, data.Schema, of + "prompt", _options.PromptColumnName);
+        TextColumns.RequireText(_host.Host, data.Schema, of + "chosen", _options.ChosenColumnName);
+        TextColumns.RequireText(_host.Host, data.Schema, of + "rejected", _options.RejectedColumnName);
     }
 }

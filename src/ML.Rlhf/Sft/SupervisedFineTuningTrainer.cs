@@ -51,7 +51,7 @@ public sealed class SupervisedFineTuningTrainer : IEstimator<TextGenerationTrans
     {
         RequireColumns(input);
         if (_options.ValidationData is { } held)
-            RequireColumns(held);
+            RequireColumns(held, "validation ");
 
         return _host.Train("SFT", _options, run =>
         {
@@ -70,9 +70,9 @@ public sealed class SupervisedFineTuningTrainer : IEstimator<TextGenerationTrans
         });
     }
 
-    private void RequireColumns(IDataView data)
+    private void RequireColumns(IDataView data, string of = "")
     {
-        TextColumns.RequireText(_host.Host, data.Schema, "prompt", _options.PromptColumnName);
-        TextColumns.RequireText(_host.Host, data.Schema, "completion", _options.CompletionColumnName);
+        TextColumns.RequireText(_host.Host, data.Schema, of + "prompt", _options.PromptColumnName);
+        TextColumns.RequireText(_host.Host, data.Schema, of + "completion", _options.CompletionColumnName);
     }
 }
