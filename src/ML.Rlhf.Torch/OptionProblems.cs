@@ -13,6 +13,19 @@ internal sealed class OptionProblems(string optionsName)
             _problems.Add(string.Create(CultureInfo.InvariantCulture, $"{option} is {value ?? "null"}, but must be {allowed}"));
     }
 
+    /// <summary>Adds the problems of options within these options.</summary>
+    public void Include(Action validate)
+    {
+        try
+        {
+            validate();
+        }
+        catch (ArgumentException e)
+        {
+            _problems.Add(e.Message.TrimEnd('.'));
+        }
+    }
+
     /// <exception cref="ArgumentException">There was at least one problem.</exception>
     public void Throw()
     {

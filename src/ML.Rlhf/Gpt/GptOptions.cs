@@ -34,7 +34,7 @@ public sealed record GptOptions : GptHyperparameters
     {
         base.Check(problems);
         ArgumentNullException.ThrowIfNull(Architecture);
-        Architecture.Validate();
-        Sampling.Validate();
+        problems.Include(Architecture.Validate);
+        problems.Include(Sampling.Validate);
     }
 }

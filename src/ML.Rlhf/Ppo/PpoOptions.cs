@@ -20,6 +20,7 @@ public sealed record PpoOptions : PpoHyperparameters
     internal override void Check(OptionProblems problems)
     {
         base.Check(problems);
-        Sampling?.Validate();
+        if (Sampling is not null)
+            problems.Include(Sampling.Validate);
     }
 }

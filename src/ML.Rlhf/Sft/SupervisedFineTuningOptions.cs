@@ -22,6 +22,7 @@ public sealed record SupervisedFineTuningOptions : SupervisedFineTuningHyperpara
     internal override void Check(OptionProblems problems)
     {
         base.Check(problems);
-        Sampling?.Validate();
+        if (Sampling is not null)
+            problems.Include(Sampling.Validate);
     }
 }
