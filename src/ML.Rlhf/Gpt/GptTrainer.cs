@@ -33,11 +33,13 @@ public sealed class GptTrainer : IEstimator<TextGenerationTransformer>
         _options = options;
     }
 
-    /// <summary>The columns of the corpus, and the completion of its text.</summary>
-    /// <exception cref="ArgumentOutOfRangeException">There is no such text column.</exception>
+    /// <summary>The columns of the corpus, and the completion of its text, or of the prompt column where the options name one.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">There is no such text or prompt column.</exception>
     public SchemaShape GetOutputSchema(SchemaShape inputSchema)
     {
         TextColumns.RequireText(_host.Host, inputSchema, "text", _options.TextColumnName);
+        if (_options.PromptColumnName is { } prompt)
+            TextColumns.RequireText(_host.Host, inputSchema, "prompt", prompt); // a chain applies the model to the corpus
         return Schemas.With(inputSchema, Schemas.Column(_options.CompletionColumnName, TextDataViewType.Instance));
     }
 
