@@ -120,7 +120,7 @@ public sealed class TextGenerationTransformer : ITransformer, IDisposable, IMode
     /// <summary>Completes one prompt and gives the text as it comes, in pieces of whole characters.</summary>
     /// <param name="prompt">Any text.</param>
     /// <param name="sampling">How to draw; null for <see cref="Sampling"/>.</param>
-    /// <param name="cancellationToken">Stops before the next token. Leaving the enumeration stops it too.</param>
+    /// <param name="cancellationToken">Stops before the next piece. Leaving the enumeration stops it too.</param>
     /// <returns>Pieces that, put together, are what <see cref="Generate(string, SamplingOptions?, CancellationToken)"/> returns.</returns>
     /// <exception cref="ArgumentException">The prompt fills the model's context, and <see cref="SamplingOptions.TruncatePrompts"/> is false.</exception>
     public async IAsyncEnumerable<string> GenerateStreamingAsync(
@@ -135,7 +135,10 @@ public sealed class TextGenerationTransformer : ITransformer, IDisposable, IMode
         try
         {
             await foreach (string piece in pieces.Reader.ReadAllAsync(cancellationToken).ConfigureAwait(false))
+            {
+                cancellationToken.ThrowIfCancellationRequested(); // pieces that are waiting already are not wanted any more
                 yield return piece;
+            }
         }
         finally
         {
