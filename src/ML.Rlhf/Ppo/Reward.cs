@@ -96,18 +96,18 @@ internal sealed class TransformerReward(MLContext ml, ITransformer reward) : Rew
             throw environment.Process(new ArgumentException(
                 $"The reward transformer gives no column '{scoreColumn}', but {string.Join(", ", schema.Select(c => $"'{c.Name}'").Distinct())}. " +
                 $"Set PpoOptions.{nameof(PpoOptions.ScoreColumnName)} to the one that holds the score."));
-        if (column.Type is not (NumberDataViewType or BooleanDataViewType))
+        if (column.Type.RawType != typeof(float) && column.Type.RawType != typeof(double) && column.Type.RawType != typeof(bool))
             throw environment.Process(new ArgumentException(
                 $"Column '{scoreColumn}' of the reward transformer is {column.Type}, but PPO needs a single number: Single, Double or Boolean. " +
-                $"Set PpoOptions.{nameof(PpoOptions.ScoreColumnName)} to another column."));
+                $"Set PpoOptions.{nameof(PpoOptions.ScoreColumnName)} to another column, or convert it with ml.Transforms.Conversion.ConvertType."));
     }
 
-    private double[] ReadScores(IDataView scored, DataViewSchema.Column column) => column.Type.RawType switch
+    private static double[] ReadScores(IDataView scored, DataViewSchema.Column column)
     {
-        var type when type == typeof(float) => [.. scored.GetColumn<float>(column).Select(score => (double)score)],
-        var type when type == typeof(double) => [.. scored.GetColumn<double>(column)],
-        var type when type == typeof(bool) => [.. scored.GetColumn<bool>(column).Select(score => score ? 1.0 : 0.0)],
-        var type => throw ((IHostEnvironment)ml).Process(new ArgumentException(
-            $"Column '{column.Name}' of the reward transformer holds {type.Name}, but PPO needs Single, Double or Boolean. Convert it with ml.Transforms.Conversion.ConvertType.")),
-    };
+        if (column.Type.RawType == typeof(float))
+            return [.. scored.GetColumn<float>(column).Select(score => (double)score)];
+        if (column.Type.RawType == typeof(double))
+            return [.. scored.GetColumn<double>(column)];
+        return [.. scored.GetColumn<bool>(column).Select(score => score ? 1.0 : 0.0)];
+    }
 }
