@@ -1,3 +1,4 @@
+using System.Security.Cryptography;
 using Microsoft.ML.Runtime;
 using ML.Rlhf.Bridge;
 using ML.Rlhf.Torch.Checkpoints;
@@ -55,9 +56,9 @@ internal sealed class LanguageModel<TModule> : IDisposable where TModule : nn.Mo
 
     public void Save(ModelWriter writer)
     {
-        writer.WriteStream(ArchitectureEntry, stream => stream.Write(Architecture.ToJson()));
-        writer.WriteStream(TokenizerEntry, Tokenizer.Save);
-        writer.WriteStream(WeightsEntry, stream => Safetensors.Write(stream, Module));
+        WriteEntry(writer, ArchitectureEntry, stream => stream.Write(Architecture.ToJson()));
+        WriteEntry(writer, TokenizerEntry, Tokenizer.Save);
+        WriteEntry(writer, WeightsEntry, stream => Safetensors.Write(stream, Module));
     }
 
     /// <param name="environment">Where the model is loaded; it decides the device.</param>
@@ -69,8 +70,8 @@ internal sealed class LanguageModel<TModule> : IDisposable where TModule : nn.Mo
         LibTorch.EnsureLoaded();
         GptArchitecture? architecture = null;
         TextTokenizer? tokenizer = null;
-        reader.ReadStream(ArchitectureEntry, stream => architecture = GptArchitecture.FromJson(ReadAll(stream)));
-        reader.ReadStream(TokenizerEntry, stream => tokenizer = TextTokenizer.Load(stream));
+        ReadEntry(reader, ArchitectureEntry, stream => architecture = GptArchitecture.FromJson(ReadAll(stream)));
+        ReadEntry(reader, TokenizerEntry, stream => tokenizer = TextTokenizer.Load(stream));
         if (tokenizer!.VocabularySize != architecture!.VocabularySize)
             throw new FormatException(
                 $"The model has {architecture.VocabularySize} tokens, but its tokenizer {tokenizer.VocabularySize}. The file is damaged; save the model again.");
@@ -78,11 +79,40 @@ internal sealed class LanguageModel<TModule> : IDisposable where TModule : nn.Mo
             create(architecture), tokenizer, architecture,
             module =>
             {
-                reader.ReadStream(WeightsEntry, stream => Safetensors.Read(stream, module));
+                ReadEntry(reader, WeightsEntry, stream => Safetensors.Read(stream, module));
                 module.to(Devices.Of(environment));
                 module.eval();
             },
             model => model);
+    }
+
+    /// <summary>
+    /// Writes an entry, and its checksum into the main stream: nobody else looks whether a zip file's content is what it was, and any bits are
+    /// weights.
+    /// </summary>
+    private static void WriteEntry(ModelWriter writer, string entry, Action<Stream> write)
+    {
+        using var checksum = SHA256.Create();
+        writer.WriteStream(entry, stream =>
+        {
+            using var hashing = new CryptoStream(stream, checksum, CryptoStreamMode.Write, leaveOpen: true);
+            write(hashing);
+        });
+        writer.Main.Write(checksum.Hash!);
+    }
+
+    private static void ReadEntry(ModelReader reader, string entry, Action<Stream> read)
+    {
+        using var checksum = SHA256.Create();
+        reader.ReadStream(entry, stream =>
+        {
+            using var hashing = new CryptoStream(stream, checksum, CryptoStreamMode.Read, leaveOpen: true);
+            read(hashing);
+            hashing.CopyTo(Stream.Null); // the checksum is that of the whole entry
+        });
+        if (!checksum.Hash.AsSpan().SequenceEqual(reader.Main.ReadBytes(SHA256.HashSizeInBytes)))
+            throw new FormatException(
+                $"'{entry}' is not what was saved (its checksum differs): the file is damaged or was edited. Copy it or save the model again.");
     }
 
     private static byte[] ReadAll(Stream stream)
