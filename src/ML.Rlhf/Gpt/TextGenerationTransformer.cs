@@ -252,6 +252,14 @@ public sealed class TextGenerationTransformer : ITransformer, IDisposable, IMode
             Seed = reader.Main.ReadInt32(),
             TruncatePrompts = reader.Main.ReadBoolean(),
         };
+        try
+        {
+            sampling.Validate();
+        }
+        catch (ArgumentException e)
+        {
+            throw new FormatException($"The sampling options of the model are damaged: {e.Message} Copy the file or save the model again.", e);
+        }
         var model = LanguageModel<GptModule>.Load(env, reader, architecture => new GptModule(architecture));
         return new TextGenerationTransformer(env, model, prompt, completion, sampling);
     }

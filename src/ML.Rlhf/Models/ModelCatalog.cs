@@ -1,3 +1,5 @@
+using System.Reflection;
+using System.Runtime.ExceptionServices;
 using Microsoft.ML;
 using Microsoft.ML.Data;
 using Microsoft.ML.Runtime;
@@ -20,25 +22,42 @@ public sealed class ModelCatalog
     /// <returns>The last component of that type.</returns>
     /// <exception cref="FileNotFoundException">There is no such file.</exception>
     /// <exception cref="FormatException">The file is damaged or incomplete, was written by a newer version, or has no such component.</exception>
+    /// <exception cref="InvalidOperationException">The context asks for a GPU that is not there.</exception>
     public TTransformer Load<TTransformer>(string path) where TTransformer : class, ITransformer
     {
         ArgumentException.ThrowIfNullOrEmpty(path);
         if (!File.Exists(path))
             throw new FileNotFoundException($"There is no model file '{Path.GetFullPath(path)}'. Check the path, or save a model there with ml.Model.Save.", path);
-        ITransformer model;
-        try
-        {
-            model = _context.Model.Load(path, out _);
-        }
-        catch (InvalidDataException e)
-        {
-            throw ((IHostEnvironment)_context).Process(new FormatException(
-                $"'{path}' is not a whole model.zip: {e.Message} The file is damaged or was not copied completely; copy or save it again.", e));
-        }
+        var model = Load(path);
         return Components(model).OfType<TTransformer>().LastOrDefault() ?? throw ((IHostEnvironment)_context).Process(new FormatException(
             $"'{path}' has no {typeof(TTransformer).Name}, but {string.Join(", ", Components(model).Select(c => c.GetType().Name))}. " +
             "Ask for one of these, or load another file."));
     }
+
+    private ITransformer Load(string path)
+    {
+        try
+        {
+            return _context.Model.Load(path, out _);
+        }
+        catch (Exception e)
+        {
+            var cause = Cause(e);
+            if (cause is FormatException && cause != e)
+                throw ((IHostEnvironment)_context).Process(new FormatException($"'{path}' cannot be loaded: {cause.Message}", e));
+            if (cause is FormatException or InvalidDataException or EndOfStreamException || cause == e && e is InvalidOperationException)
+                throw ((IHostEnvironment)_context).Process(new FormatException(
+                    $"'{path}' is not a whole model.zip: {cause.Message.TrimEnd('.')}. The file is damaged or was not copied completely; copy or save it again.", e));
+            ExceptionDispatchInfo.Throw(cause);
+            throw;
+        }
+    }
+
+    /// <summary>What a component's loading threw. ML.NET calls it by reflection and wraps what it throws, once per level of a chain.</summary>
+    private static Exception Cause(Exception e) =>
+        e is TargetInvocationException or InvalidOperationException { InnerException: TargetInvocationException } && e.InnerException is { } inner
+            ? Cause(inner)
+            : e;
 
     private static IEnumerable<ITransformer> Components(ITransformer model) =>
         model is TransformerChain<ITransformer> chain ? chain.SelectMany(Components) : [model];
