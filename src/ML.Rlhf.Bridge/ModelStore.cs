@@ -52,6 +52,10 @@ internal static class ModelStore
         {
             return (TSlot)component.Load(env, new ModelReader(env, context, id, version));
         }
+        catch (Exception e) when (e is ArgumentException or OverflowException)
+        {
+            throw env.Process(new FormatException($"Model component '{id}' is damaged in this file ({e.Message}): save the model again, or get a whole copy."));
+        }
         catch (EndOfStreamException)
         {
             throw env.Process(new FormatException(

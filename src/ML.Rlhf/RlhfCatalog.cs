@@ -74,7 +74,7 @@ public sealed class RlhfCatalog
         string promptColumnName = TextGenerationTransformer.DefaultPromptColumn) =>
         Evaluation.Policy(_context, policy, reference, prompts, promptColumnName);
 
-    /// <summary>Measures how often a reward model agrees with people, beside how often the longer answer does.</summary>
+    /// <summary>Measures how often a reward model agrees with people, beside a rule that only compares the lengths of the answers.</summary>
     /// <param name="model">The reward model.</param>
     /// <param name="data">Held-out preferences.</param>
     /// <param name="promptColumnName">The text column of prompts.</param>

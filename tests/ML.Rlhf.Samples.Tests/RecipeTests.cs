@@ -43,11 +43,11 @@ public sealed class RecipeTests(ITestOutputHelper output)
         var ml = new MLContext(seed: 1);
         var rlhf = ml.Rlhf();
 
-        using var gpt = rlhf.Trainers.Gpt(new GptOptions { Steps = 400, BatchSize = 16, WarmupSteps = 50 }).Fit(ml.Data.LoadFromEnumerable(
+        using var gpt = rlhf.Trainers.Gpt(new GptOptions { Steps = 600, BatchSize = 16, WarmupSteps = 50 }).Fit(ml.Data.LoadFromEnumerable(
             pairs[held..].SelectMany(p => new[] { p.Prompt + p.Chosen, p.Prompt + p.Rejected })
                 .Concat(demonstrations[held..].Select(d => d.Prompt + d.Completion)).Select(text => new Document { Text = text })));
         using var sft = rlhf.Trainers.SupervisedFineTuning(gpt).Fit(ml.Data.LoadFromEnumerable(demonstrations[held..]));
-        using var reward = rlhf.Trainers.RewardModel(sft, new RewardModelOptions { Epochs = 2, LearningRate = 3e-4, BatchSize = 16 })
+        using var reward = rlhf.Trainers.RewardModel(sft, new RewardModelOptions { LearningRate = 5e-4, BatchSize = 8, WarmupSteps = 5 })
             .Fit(ml.Data.LoadFromEnumerable(pairs[held..]));
 
         var metrics = rlhf.EvaluateRewardModel(reward, ml.Data.LoadFromEnumerable(pairs[..held]));

@@ -103,7 +103,7 @@ internal static class Safetensors
         }
         catch (Exception e) when (e is JsonException or InvalidOperationException or KeyNotFoundException or FormatException or OverflowException)
         {
-            throw Damaged($"its header is not valid: {e.Message}", e);
+            throw Damaged($"its header is not valid: {e.Message}");
         }
     }
 
@@ -143,6 +143,6 @@ internal static class Safetensors
         json.WriteEndArray();
     }
 
-    private static FormatException Damaged(string what, Exception? inner = null) =>
-        new($"The weights (safetensors) cannot be read: {what}. The file is damaged or belongs to another model; save or copy it again.", inner);
+    private static FormatException Damaged(string what) =>
+        new($"The weights (safetensors) cannot be read: {what}. The file is damaged or belongs to another model; save or copy it again.");
 }

@@ -24,10 +24,10 @@ internal static class Sampler
     /// <param name="options">Validated sampling options.</param>
     /// <param name="withLogProbabilities">Whether to record log π of each drawn token.</param>
     /// <param name="onToken">Called with (prompt index, token) as soon as a token is drawn, the end token included.</param>
-    /// <param name="cancellationToken">Checked before each token.</param>
+    /// <param name="checkCanceled">Called before each token; throws to stop.</param>
     public static SampledTokens[] Generate(
         Gpt model, IReadOnlyList<int[]> prompts, RandomStream[] streams, int endToken, SamplingOptions options,
-        bool withLogProbabilities = false, Action<int, int>? onToken = null, CancellationToken cancellationToken = default)
+        bool withLogProbabilities = false, Action<int, int>? onToken = null, Action? checkCanceled = null)
     {
         using var noGrad = inference_mode();
         using var scope = NewDisposeScope();
@@ -40,7 +40,7 @@ internal static class Sampler
         var (ids, positions, mask, keyMask) = LeftPad(prompts, longest, capacity, model.Device);
         while (true)
         {
-            cancellationToken.ThrowIfCancellationRequested();
+            checkCanceled?.Invoke();
             using var step = NewDisposeScope();
 
             // 1. Score the next token of every row.

@@ -8,7 +8,7 @@ public sealed record SamplingOptions
     public int MaxNewTokens { get; init; } = 64;
 
     /// <summary>Divides the logits: below 1 sharpens the distribution, above 1 flattens it, 0 always takes the likeliest token.</summary>
-    /// <value>At least 0. 1 by default: the model as it was trained.</value>
+    /// <value>0, or at least 0.001. 1 by default: the model as it was trained.</value>
     public float Temperature { get; init; } = 1;
 
     /// <summary>Draws from the k likeliest tokens only.</summary>
@@ -28,12 +28,16 @@ public sealed record SamplingOptions
     /// <value>False by default: losing text silently is worse than an error.</value>
     public bool TruncatePrompts { get; init; }
 
+    /// <summary>Below it, logits divided by the temperature leave float32.</summary>
+    internal const float MinimumTemperature = 0.001f;
+
     /// <exception cref="ArgumentException">A value is out of its range; the message lists each one.</exception>
     internal void Validate()
     {
         var problems = new OptionProblems(nameof(SamplingOptions));
         problems.Require(MaxNewTokens >= 1, nameof(MaxNewTokens), MaxNewTokens, "at least 1");
-        problems.Require(Temperature >= 0 && float.IsFinite(Temperature), nameof(Temperature), Temperature, "a finite number of at least 0");
+        problems.Require(Temperature == 0 || Temperature >= MinimumTemperature && float.IsFinite(Temperature), nameof(Temperature), Temperature,
+            $"0 (always the likeliest token), or finite and at least {MinimumTemperature}");
         problems.Require(TopK >= 0, nameof(TopK), TopK, "at least 0 (0 draws from all tokens)");
         problems.Require(TopP is > 0 and <= 1, nameof(TopP), TopP, "above 0 and at most 1");
         problems.Throw();

@@ -138,7 +138,9 @@ public sealed class Gpt : Module
     /// <param name="mask">Additive attention mask, (B, 1, T, keys); null is plain causal attention, right where padding stands on the right.</param>
     /// <param name="cache">Keys and values of the tokens before <paramref name="ids"/>; the new ones are appended to it.</param>
     /// <returns>Hidden states after the final norm, (B, T, C).</returns>
-    /// <exception cref="ArgumentException">The tokens reach past <see cref="GptArchitecture.ContextLength"/>.</exception>
+    /// <exception cref="ArgumentException">
+    /// The tokens reach past <see cref="GptArchitecture.ContextLength"/> or the cache's capacity, or several tokens follow a filled cache without a mask.
+    /// </exception>
     public Tensor Hidden(Tensor ids, Tensor? positions = null, Tensor? mask = null, KeyValueCache? cache = null)
     {
         using var scope = NewDisposeScope();
@@ -146,6 +148,11 @@ public sealed class Gpt : Module
         if (positions is null && start + t > Architecture.ContextLength)
             throw new ArgumentException(
                 $"{start + t} tokens do not fit the model's context of {Architecture.ContextLength}. Shorten the input, or use a model with a longer context.");
+
+        if (start > 0 && t > 1 && mask is null)
+            throw new ArgumentException(
+                $"{t} tokens follow {start} in the cache without a mask, and the kernel's causal flag counts from the first key. " +
+                "Pass a mask, or one token at a time.", nameof(mask));
 
         double dropout = training ? Dropout : 0;
         positions ??= arange(start, start + t, device: ids.device).unsqueeze(0);              // (1, T)

@@ -63,11 +63,12 @@ public sealed record GptArchitecture
     internal void Validate()
     {
         var problems = new OptionProblems(nameof(GptArchitecture));
-        problems.Require(Layers >= 1, nameof(Layers), Layers, "at least 1");
+        problems.Require(Layers is >= 1 and <= MaximumLayers, nameof(Layers), Layers, $"from 1 to {MaximumLayers}");
         problems.Require(Heads >= 1, nameof(Heads), Heads, "at least 1");
-        problems.Require(Width >= 1 && Heads >= 1 && Width % Heads == 0, nameof(Width), Width, $"a positive multiple of {nameof(Heads)} ({Heads})");
-        problems.Require(ContextLength >= 2, nameof(ContextLength), ContextLength, "at least 2");
-        problems.Require(VocabularySize >= 2, nameof(VocabularySize), VocabularySize, "at least 2");
+        problems.Require(Width is >= 1 and <= MaximumWidth && Heads >= 1 && Width % Heads == 0, nameof(Width), Width,
+            $"a positive multiple of {nameof(Heads)} ({Heads}), at most {MaximumWidth}");
+        problems.Require(ContextLength is >= 2 and <= MaximumTokens, nameof(ContextLength), ContextLength, $"from 2 to {MaximumTokens}");
+        problems.Require(VocabularySize is >= 2 and <= MaximumTokens, nameof(VocabularySize), VocabularySize, $"from 2 to {MaximumTokens}");
         problems.Throw();
     }
 
@@ -84,9 +85,12 @@ public sealed record GptArchitecture
         }
         catch (Exception e) when (e is JsonException or ArgumentException)
         {
-            throw new FormatException($"architecture.json is not a valid GPT architecture: {e.Message} The file is damaged; save the model again.", e);
+            throw new FormatException($"architecture.json is not a valid GPT architecture: {e.Message} The file is damaged; save the model again.");
         }
     }
+
+    // Far above any model; with them, ParameterCount cannot overflow.
+    private const int MaximumLayers = 10_000, MaximumWidth = 1 << 20, MaximumTokens = 1 << 24;
 
     private static readonly JsonSerializerOptions Json = new() { WriteIndented = true, IgnoreReadOnlyProperties = true };
 }

@@ -29,7 +29,9 @@ public sealed class KeyValueCache : IDisposable
     /// <summary>Adds the keys and values of new tokens (B, H, T, C/H) to a layer and gives all of them.</summary>
     internal (Tensor Keys, Tensor Values) Append(int layer, Tensor keys, Tensor values)
     {
-        long t = keys.shape[2];
+        long t = keys.shape[2], capacity = _keys[layer].shape[2];
+        if (Length + t > capacity)
+            throw new ArgumentException($"{Length + t} tokens do not fit the cache's capacity of {capacity}. Make a larger cache.");
         _keys[layer].narrow(2, Length, t).copy_(keys);
         _values[layer].narrow(2, Length, t).copy_(values);
         return (_keys[layer].narrow(2, 0, Length + t), _values[layer].narrow(2, 0, Length + t));

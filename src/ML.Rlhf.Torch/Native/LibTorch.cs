@@ -59,9 +59,9 @@ public static class LibTorch
     [SuppressMessage("Usage", "CA2255", Justification = "TorchSharp never retries a failed load: the preparation has to come first.")]
     internal static void Prepare()
     {
+        OpenMp.LimitSpinning();
         try
         {
-            OpenMp.LimitSpinning();
             if (OldLinux.IsThis())
                 OldLinux.LoadTorchSharp();
         }

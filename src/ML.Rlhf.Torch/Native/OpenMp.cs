@@ -20,8 +20,16 @@ internal static class OpenMp
     /// </summary>
     public static void LimitSpinning()
     {
-        if (OperatingSystem.IsLinux() && Environment.GetEnvironmentVariable(SpinCount) is null && Environment.GetEnvironmentVariable(WaitPolicy) is null)
+        if (!OperatingSystem.IsLinux() || Environment.GetEnvironmentVariable(SpinCount) is not null || Environment.GetEnvironmentVariable(WaitPolicy) is not null)
+            return;
+        try
+        {
             _ = SetEnvironment(SpinCount, Short, overwrite: 0);
+        }
+        catch (Exception e) when (e is DllNotFoundException or EntryPointNotFoundException)
+        {
+            // A C library under another name: everything works, only with the long spin.
+        }
     }
 
     [DllImport("libc", EntryPoint = "setenv", BestFitMapping = false)]

@@ -56,15 +56,14 @@ namespace ML.Rlhf.Torch.Training
         public static void Run(Gpt model, TokenSequences corpus, TokenSequences? validation, GptHyperparameters options, TrainingRun run)
         {
             var random = new RandomStream(run.Seed);
-            manual_seed((long)run.Seed); // dropout draws from libtorch's own generator
-            model.Dropout = options.Dropout;
+            Dropout.Begin(model, options.Dropout, run);
+            LearningRateSchedule.WarnOfLongWarmup(options, options.Steps, run);
             using var optimizer = new AdamW(options, model);
             int window = (int)Math.Min(model.Architecture.ContextLength, corpus.TokenCount - 1);
 
             for (int step = 0; step < options.Steps; step++)
             {
                 run.ThrowIfCanceled();
-                using var scope = NewDisposeScope();
                 model.train();
 
                 // 1. Draw windows of the corpus; the labels are the same windows, one token on.
@@ -77,6 +76,7 @@ namespace ML.Rlhf.Torch.Training
                 double loss = 0;
                 foreach (int[] part in starts.Chunk(options.MicroBatchSize ?? starts.Length))
                 {
+                    using var scope = NewDisposeScope();
                     var (ids, labels) = Windows(corpus, part, window, run.Device);
                     var mean = NextTokenLoss.Sum(model, ids, positions: null, labels) / ((double)starts.Length * window);
                     mean.backward();
@@ -92,8 +92,7 @@ namespace ML.Rlhf.Torch.Training
                 bool measure = validation is not null && ((step + 1) % options.EvaluateEvery == 0 || step + 1 == options.Steps);
                 run.Report(step + 1, options.Steps, loss, measure ? NextTokenLoss.Corpus(model, validation!).Mean : null, learningRate, norm);
             }
-            model.Dropout = 0;
-            model.eval();
+            Dropout.End(model);
         }
 
         /// <summary>Windows of consecutive tokens (B, T), and the token after each one (B·T).</summary>

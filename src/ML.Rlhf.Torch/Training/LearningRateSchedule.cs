@@ -21,4 +21,12 @@ internal static class LearningRateSchedule
         double minimum = options.LearningRateDecay == LearningRateDecay.Constant ? 0 : options.MinimumLearningRateRatio;
         return options.LearningRate * (minimum + (1 - minimum) * remaining);
     }
+
+    /// <summary>Says so when a run is over before its learning rate has reached its height.</summary>
+    public static void WarnOfLongWarmup(OptimizationOptions options, int totalSteps, TrainingRun run)
+    {
+        if (options.WarmupSteps >= totalSteps)
+            run.Warn($"WarmupSteps is {options.WarmupSteps}, but the run has {totalSteps} steps: the learning rate never reaches {options.LearningRate}. " +
+                "Lower WarmupSteps, or train longer.");
+    }
 }

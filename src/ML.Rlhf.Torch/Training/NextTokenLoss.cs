@@ -14,7 +14,11 @@ internal readonly record struct LossTotal(double Sum, long Count)
 /// <summary>The next-token loss of a GPT, for training and for measuring.</summary>
 internal static class NextTokenLoss
 {
-    private const int EvaluationBatch = 32;
+    private const int MaximumRows = 32;
+    private const long MaximumLogits = 1 << 25; // 128 MB
+
+    /// <summary>Rows per pass when nothing is learned: as many as keep the logits small, up to 32.</summary>
+    public static int EvaluationRows(GptArchitecture a) => (int)Math.Clamp(MaximumLogits / ((long)a.ContextLength * a.VocabularySize), 1, MaximumRows);
 
     /// <summary>Σ −log p(label). Only positions that have a label reach the head, by far the widest layer of a small model.</summary>
     /// <param name="model">The model.</param>
@@ -40,7 +44,7 @@ internal static class NextTokenLoss
         long labels = corpus.TokenCount - 1;
         double sum = 0;
         long full = labels / context;
-        foreach (var starts in Enumerable.Range(0, (int)full).Select(i => i * context).Chunk(EvaluationBatch))
+        foreach (var starts in Enumerable.Range(0, (int)full).Select(i => i * context).Chunk(EvaluationRows(model.Architecture)))
             sum += WindowSum(starts, context);
         int rest = (int)(labels - full * context);
         if (rest > 0)
@@ -62,7 +66,7 @@ internal static class NextTokenLoss
         model.eval();
         double sum = 0;
         long count = 0;
-        foreach (int[] rows in Batches.ByLength(data.Count, EvaluationBatch, data.Sequences.Length))
+        foreach (int[] rows in Batches.ByLength(data.Count, EvaluationRows(model.Architecture), data.Sequences.Length))
         {
             using var scope = NewDisposeScope();
             var (ids, positions, labels) = CompletionBatch(data, rows, model.Device, promptsToo: false);

@@ -58,14 +58,20 @@ public abstract record OptimizationOptions
     /// <value>At least 1; null, the default, takes the whole batch at once.</value>
     public int? MicroBatchSize { get; init; }
 
-    /// <summary>Seed of everything random in the run. The same seed gives the same weights, bit for bit, on a CPU with the same number of threads.</summary>
+    /// <summary>
+    /// Seed of everything random in the run. The same seed gives the same weights, bit for bit, on a CPU with the same number of threads. Runs with
+    /// dropout share libtorch's one generator: two of them at the same time in one process do not repeat.
+    /// </summary>
     /// <value>Null, the default, takes the seed of the <c>MLContext</c>, or 0 where it has none.</value>
     public int? Seed { get; init; }
 
     /// <summary>Receives a record after each step (PPO: each update), on the training thread.</summary>
     public IProgress<TrainingProgress>? Progress { get; init; }
 
-    /// <summary>Stops the run before its next step with an <see cref="OperationCanceledException"/>. <c>MLContext.CancelExecution()</c> does the same.</summary>
+    /// <summary>
+    /// Stops the run with an <see cref="OperationCanceledException"/>: before the next row is read, the next step, or the next token of a rollout.
+    /// <c>MLContext.CancelExecution()</c> does the same once training has begun.
+    /// </summary>
     public CancellationToken CancellationToken { get; init; }
 
     /// <summary>Adds what is wrong with the options of this record. Options that derive from it add theirs.</summary>

@@ -8,8 +8,6 @@ namespace ML.Rlhf.Torch.Training;
 /// <summary>How far a policy has moved from its reference, on responses that the policy sampled.</summary>
 internal static class PolicyDivergence
 {
-    private const int BatchSize = 32;
-
     /// <summary>
     /// Σ_t KL(π(·|s_t) ‖ π_ref(·|s_t)) of each episode, in nats. The divergence of each step is summed over the whole vocabulary, and not only read
     /// at the sampled token: the same expectation with less noise, and never below 0.
@@ -18,7 +16,7 @@ internal static class PolicyDivergence
     {
         using var noGrad = no_grad();
         var divergences = new double[episodes.Count];
-        foreach (int[] rows in Batches.ByLength(episodes.Count, BatchSize, i => episodes[i].Prompt.Length + episodes[i].Response.Length))
+        foreach (int[] rows in Batches.ByLength(episodes.Count, NextTokenLoss.EvaluationRows(policy.Architecture), i => episodes[i].Prompt.Length + episodes[i].Response.Length))
         {
             using var scope = NewDisposeScope();
             var batch = EpisodeBatch.Create([.. rows.Select(i => episodes[i])], policy.Device);

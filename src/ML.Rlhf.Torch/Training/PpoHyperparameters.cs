@@ -14,7 +14,7 @@ public abstract record PpoHyperparameters : OptimizationOptions
         Epsilon = 1e-5;
     }
 
-    /// <summary>Episodes (a prompt, a response, a score) of the whole run.</summary>
+    /// <summary>Episodes (a prompt, a response, a score) of the whole run, rounded up to whole updates.</summary>
     /// <value>At least 1. 10,000 by default. Prompts are used again, in a new order, when they run out.</value>
     public int Episodes { get; init; } = 10_000;
 
@@ -35,7 +35,7 @@ public abstract record PpoHyperparameters : OptimizationOptions
     public int MaxResponseTokens { get; init; } = 32;
 
     /// <summary>Divides the logits when sampling and in every log-probability.</summary>
-    /// <value>Above 0. 1 by default (LH and N+: 0.7). Top-k and top-p are always off: the losses need the distribution that was sampled from.</value>
+    /// <value>At least 0.001. 1 by default (LH and N+: 0.7). Top-k and top-p are always off: the losses need the distribution that was sampled from.</value>
     public double Temperature { get; init; } = 1;
 
     /// <summary>β: how much one nat of divergence from the reference costs, in units of score.</summary>
@@ -63,7 +63,10 @@ public abstract record PpoHyperparameters : OptimizationOptions
     public double ValueClipRange { get; init; } = 0.2;
 
     /// <summary>Weight of the value loss beside the policy loss.</summary>
-    /// <value>At least 0. 0.1 by default, as everywhere.</value>
+    /// <value>
+    /// At least 0. 0.1 by default, as everywhere. The value function has a network and an optimiser of its own, and Adam's step does not depend on the
+    /// gradient's scale, so it matters only where the value's gradient is clipped.
+    /// </value>
     public double ValueCoefficient { get; init; } = 0.1;
 
     /// <summary>Weight of the entropy bonus, which keeps the policy from settling early.</summary>
@@ -79,7 +82,8 @@ public abstract record PpoHyperparameters : OptimizationOptions
         problems.Require(MinibatchesPerEpoch >= 1 && MinibatchesPerEpoch <= EpisodesPerUpdate, nameof(MinibatchesPerEpoch), MinibatchesPerEpoch,
             $"at least 1 and at most {nameof(EpisodesPerUpdate)} ({EpisodesPerUpdate})");
         problems.Require(MaxResponseTokens >= 1, nameof(MaxResponseTokens), MaxResponseTokens, "at least 1");
-        problems.Require(Temperature > 0 && double.IsFinite(Temperature), nameof(Temperature), Temperature, "a finite number above 0");
+        problems.Require(Temperature >= SamplingOptions.MinimumTemperature && float.IsFinite((float)Temperature), nameof(Temperature), Temperature,
+            $"finite and at least {SamplingOptions.MinimumTemperature}");
         problems.Require(KlCoefficient >= 0 && double.IsFinite(KlCoefficient), nameof(KlCoefficient), KlCoefficient, "a finite number of at least 0");
         problems.Require(UnfinishedScore is null || double.IsFinite(UnfinishedScore.Value), nameof(UnfinishedScore), UnfinishedScore, "finite or null");
         problems.Require(Gamma is >= 0 and <= 1, nameof(Gamma), Gamma, "in [0, 1]");

@@ -26,34 +26,40 @@ internal sealed class PpoTraining(
         policy.eval(); // no dropout anywhere, while gradients still flow
         value.eval();
         reference.Freeze();
-        using var optimizer = new AdamW(options, policy, value);
+        using var policyOptimizer = new AdamW(options, policy); // two, so that a large value loss cannot clip the policy's gradient away
+        using var valueOptimizer = new AdamW(options, value);
         int updates = Batches.Count(options.Episodes, options.EpisodesPerUpdate);
+        LearningRateSchedule.WarnOfLongWarmup(options, updates, run);
         var promptRows = Endless(prompts.Count, new RandomStream(run.Seed, key: 1)).GetEnumerator();
         var shuffles = new RandomStream(run.Seed, key: 2);
 
         for (int update = 0; update < updates; update++)
         {
             run.ThrowIfCanceled();
-            using var scope = NewDisposeScope();
             var statistics = new UpdateStatistics();
 
-            // 1. Sample a response to each prompt, and score it.
+            // 1. Sample a response to each prompt, and score it. No dispose scope is open here: the scorer may be a user's code.
             var episodes = Sample(prompts, promptRows, update);
             double[] scores = Score(episodes);
 
-            // 2. What the models say of the episodes; rewards and advantages.
-            var rollout = Evaluate(episodes, scores, statistics);
-
-            // 3. Several passes over the episodes in minibatches, in a fresh order each.
             double learningRate = LearningRateSchedule.At(options, update, updates), norm = 0;
-            for (int epoch = 0; epoch < options.EpochsPerUpdate; epoch++)
+            using (NewDisposeScope())
             {
-                foreach (int[] rows in Batches.Parts(shuffles.Permutation(episodes.Length), options.MinibatchesPerEpoch))
+                // 2. What the models say of the episodes; rewards and advantages.
+                var rollout = Evaluate(episodes, scores, statistics);
+
+                // 3. Several passes over the episodes in minibatches, in a fresh order each.
+                for (int epoch = 0; epoch < options.EpochsPerUpdate; epoch++)
                 {
-                    run.ThrowIfCanceled();
-                    optimizer.ZeroGradients();
-                    AccumulateGradients(rollout, rows, statistics);
-                    norm = optimizer.Step(learningRate);
+                    foreach (int[] rows in Batches.Parts(shuffles.Permutation(episodes.Length), options.MinibatchesPerEpoch))
+                    {
+                        run.ThrowIfCanceled();
+                        policyOptimizer.ZeroGradients();
+                        valueOptimizer.ZeroGradients();
+                        AccumulateGradients(rollout, rows, statistics);
+                        norm = policyOptimizer.Step(learningRate);
+                        valueOptimizer.Step(learningRate);
+                    }
                 }
             }
 
@@ -74,13 +80,16 @@ internal sealed class PpoTraining(
             streams[i] = new RandomStream(run.Seed, key: 3 + (ulong)update * (ulong)chosen.Length + (ulong)i);
         }
         var responses = Sampler.Generate(
-            policy, chosen, streams, endToken, _sampling, withLogProbabilities: true, cancellationToken: options.CancellationToken);
+            policy, chosen, streams, endToken, _sampling, withLogProbabilities: true, checkCanceled: run.ThrowIfCanceled);
         return [.. responses.Select((r, i) => new Episode(chosen[i], r.Tokens, r.LogProbabilities, r.Ended))];
     }
 
     private double[] Score(Episode[] episodes)
     {
         double[] scores = scorer(episodes);
+        if (scores.Length != episodes.Length)
+            throw new InvalidOperationException(
+                $"The reward gave {scores.Length} scores for {episodes.Length} episodes, but PPO needs one each. Leave out steps that drop or add rows.");
         for (int i = 0; i < scores.Length; i++)
         {
             if (!double.IsFinite(scores[i]))

@@ -53,18 +53,19 @@ namespace ML.Rlhf.Torch.Training
         {
             using var optimizer = new AdamW(options, model);
             int stepsPerEpoch = Batches.Count(preferences.Count, options.BatchSize), totalSteps = stepsPerEpoch * options.Epochs, step = 0;
+            LearningRateSchedule.WarnOfLongWarmup(options, totalSteps, run);
             model.eval(); // no dropout: both answers of a pair go through the same network
 
             foreach (int[] batch in Batches.Shuffled(preferences.Count, options.BatchSize, options.Epochs, new RandomStream(run.Seed)))
             {
                 run.ThrowIfCanceled();
-                using var scope = NewDisposeScope();
 
                 // 1. Mean loss over the pairs of the whole batch, one micro-batch after another.
                 optimizer.ZeroGradients();
                 double loss = 0;
                 foreach (int[] part in batch.Chunk(options.MicroBatchSize ?? batch.Length))
                 {
+                    using var scope = NewDisposeScope();
                     var (chosen, rejected) = PairScores(model, preferences, part);
                     var perPair = PreferenceLoss.Pairwise(chosen, rejected);
                     if (options.CenteringCoefficient > 0)

@@ -22,8 +22,6 @@ internal sealed record Episode(int[] Prompt, int[] Response, float[] SampledLogP
 /// <param name="Mask">1 for real response tokens (B, R).</param>
 internal sealed record EpisodeBatch(Tensor Ids, Tensor StatePositions, Tensor Responses, Tensor Mask)
 {
-    public long Rows => Ids.shape[0];
-
     public static EpisodeBatch Create(IReadOnlyList<Episode> episodes, Device device)
     {
         int rows = episodes.Count, width = episodes.Max(e => e.Prompt.Length + e.Response.Length), response = episodes.Max(e => e.Response.Length);

@@ -48,15 +48,14 @@ namespace ML.Rlhf.Torch.Training
         public static void Run(
             Gpt model, CompletionData demonstrations, CompletionData? validation, SupervisedFineTuningHyperparameters options, TrainingRun run)
         {
-            manual_seed((long)run.Seed); // dropout draws from libtorch's own generator
-            model.Dropout = options.Dropout;
+            Dropout.Begin(model, options.Dropout, run);
             using var optimizer = new AdamW(options, model);
             int stepsPerEpoch = Batches.Count(demonstrations.Count, options.BatchSize), totalSteps = stepsPerEpoch * options.Epochs, step = 0;
+            LearningRateSchedule.WarnOfLongWarmup(options, totalSteps, run);
 
             foreach (int[] batch in Batches.Shuffled(demonstrations.Count, options.BatchSize, options.Epochs, new RandomStream(run.Seed)))
             {
                 run.ThrowIfCanceled();
-                using var scope = NewDisposeScope();
                 model.train();
 
                 // 1. Mean loss over the labels of the whole batch, one micro-batch after another.
@@ -66,6 +65,7 @@ namespace ML.Rlhf.Torch.Training
                     (long)demonstrations.Sequences.Length(row) - (options.LearnPrompts ? 1 : demonstrations.PromptLengths[row]));
                 foreach (int[] part in batch.Chunk(options.MicroBatchSize ?? batch.Length))
                 {
+                    using var scope = NewDisposeScope();
                     var (ids, positions, labels) = NextTokenLoss.CompletionBatch(demonstrations, part, run.Device, options.LearnPrompts);
                     var mean = NextTokenLoss.Sum(model, ids, positions, labels) / (double)labelCount;
                     mean.backward();
@@ -82,8 +82,7 @@ namespace ML.Rlhf.Torch.Training
                 bool measure = validation is not null && step % stepsPerEpoch == 0;
                 run.Report(step, totalSteps, loss, measure ? NextTokenLoss.Completions(model, validation!).Mean : null, learningRate, norm);
             }
-            model.Dropout = 0;
-            model.eval();
+            Dropout.End(model);
         }
     }
 }

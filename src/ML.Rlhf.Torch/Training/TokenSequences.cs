@@ -51,8 +51,6 @@ internal sealed record PreferenceData(CompletionData Chosen, CompletionData Reje
 /// <param name="Lengths">Real tokens of each row.</param>
 internal sealed record PaddedBatch(Tensor Ids, int[] Lengths)
 {
-    public long TokenCount => Lengths.Sum(length => (long)length);
-
     /// <summary>Index of each row's last real token, int64 (B, 1).</summary>
     public Tensor LastPositions => tensor(Lengths.Select(length => length - 1L).ToArray(), device: Ids.device).unsqueeze(-1);
 

@@ -21,6 +21,9 @@ internal sealed record JsonLinesColumn(string Name, string Field, DataKind Kind,
         (BooleanDataViewType.Instance, DataKind.Boolean),
     ];
 
+    /// <summary>Whether this can be a column at all: false for damaged files only.</summary>
+    public bool IsValid => Name.Length > 0 && Field.Length > 0 && Length is null or >= 0 && s_kinds.Any(pair => pair.Kind == Kind);
+
     private PrimitiveDataViewType ItemType => s_kinds.Single(pair => pair.Kind == Kind).Type;
 
     /// <summary>The column's type in the schema.</summary>

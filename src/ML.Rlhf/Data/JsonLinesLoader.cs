@@ -72,10 +72,13 @@ public sealed class JsonLinesLoader : IDataLoader<IMultiStreamSource>, IModelCom
     {
         var main = reader.Main;
         var options = new JsonLinesOptions { OnBadLine = (BadLine)main.ReadByte(), MaxLineLength = main.ReadInt32() };
-        var columns = new JsonLinesColumn[main.ReadInt32()];
-        for (var i = 0; i < columns.Length; i++)
-            columns[i] = new(main.ReadString(), main.ReadString(), (DataKind)main.ReadByte(), main.ReadBoolean() ? main.ReadInt32() : null);
-        return new(env, columns, options);
+        var count = main.ReadInt32();
+        var columns = new List<JsonLinesColumn>(); // grows with what the file has, not with what it says
+        for (var i = 0; i < count; i++)
+            columns.Add(new(main.ReadString(), main.ReadString(), (DataKind)main.ReadByte(), main.ReadBoolean() ? main.ReadInt32() : null));
+        if (columns.Count == 0 || !columns.TrueForAll(column => column.IsValid))
+            throw new ArgumentException("its columns are not valid");
+        return new(env, [.. columns], options);
     }
 
     void IModelComponent<JsonLinesLoader>.Save(ModelWriter writer)

@@ -29,7 +29,7 @@ internal static class Tokenization
             rows++;
             int[] prompt = EncodePrompt(tokenizer, row[0]);
             if (builder.Fits(prompt))
-                builder.Add(prompt, row[1]);
+                builder.Add(prompt, builder.Encode(prompt, row[1]));
             else
                 dropped++;
         }
@@ -48,22 +48,22 @@ internal static class Tokenization
         {
             rows++;
             int[] prompt = EncodePrompt(tokenizer, row[0]);
-            if (row[1] == row[2])
-            {
-                equal++;
-            }
-            else if (!chosen.Fits(prompt))
+            if (!chosen.Fits(prompt))
             {
                 dropped++;
+                continue;
             }
-            else
+            int[] better = chosen.Encode(prompt, row[1]), worse = rejected.Encode(prompt, row[2]);
+            if (better.AsSpan().SequenceEqual(worse))
             {
-                chosen.Add(prompt, row[1]);
-                rejected.Add(prompt, row[2]);
+                equal++;
+                continue;
             }
+            chosen.Add(prompt, better);
+            rejected.Add(prompt, worse);
         }
         if (equal > 0)
-            warn($"{equal} of {rows} preferences have the same text as chosen and as rejected answer, and were left out.");
+            warn($"{equal} of {rows} preferences have the same chosen and rejected answer, as far as the context shows them, and were left out.");
         chosen.Report(warn, "chosen answers", rows, dropped);
         rejected.Report(warn, "rejected answers", rows, 0);
         return chosen.Rows > 0 ? new PreferenceData(chosen.Build(), rejected.Build()) : throw NoRows(data, rows, "preferences");
@@ -111,15 +111,19 @@ internal static class Tokenization
         /// <summary>Whether at least one token of a completion fits behind the prompt.</summary>
         public bool Fits(int[] prompt) => prompt.Length < context;
 
-        public void Add(int[] prompt, string completion)
+        /// <summary>Prompt, completion and end token, cut at the context.</summary>
+        public int[] Encode(int[] prompt, string completion)
         {
             int[] tokens = [.. prompt, .. tokenizer.Encode(completion), tokenizer.EndOfText];
-            if (tokens.Length > context)
-            {
-                tokens = tokens[..context];
-                _truncated++;
-            }
-            _sequences.Add(tokens);
+            if (tokens.Length <= context)
+                return tokens;
+            _truncated++;
+            return tokens[..context];
+        }
+
+        public void Add(int[] prompt, int[] sequence)
+        {
+            _sequences.Add(sequence);
             _promptLengths.Add(prompt.Length);
         }
 

@@ -64,17 +64,15 @@ internal static class Evaluation
         TextColumns.RequireText(host, data.Schema, "prompt", promptColumn);
         TextColumns.RequireText(host, data.Schema, "chosen", chosenColumn);
         TextColumns.RequireText(host, data.Schema, "rejected", rejectedColumn);
-        string[][] rows = [.. TextColumns.Read(data, [promptColumn, chosenColumn, rejectedColumn])];
-        if (rows.Length == 0)
-            throw host.Process(new InvalidOperationException("The data has no rows, so there are no preferences to evaluate. Check the file and any filters."));
-
-        var chosen = model.Score([.. rows.Select(row => (row[0], row[1]))]);
-        var rejected = model.Score([.. rows.Select(row => (row[0], row[2]))]);
-        double[] margins = [.. chosen.Zip(rejected, (c, r) => (double)c - r)];
-        double longer = Wins(rows.Select(row => (double)row[1].Length - row[2].Length));
+        using var channel = host.Start("Evaluating a reward model");
+        var pairs = Tokenization.Preferences(
+            data, promptColumn, chosenColumn, rejectedColumn, model.Tokenizer, model.Architecture.ContextLength, channel.WarningLine, CancellationToken.None);
+        double[] chosen = RewardScoring.Score(model.Scalar, pairs.Chosen.Sequences), rejected = RewardScoring.Score(model.Scalar, pairs.Rejected.Sequences);
+        double[] margins = [.. chosen.Zip(rejected, (c, r) => c - r)];
+        double longer = Wins(Enumerable.Range(0, pairs.Count).Select(i => (double)pairs.Chosen.Sequences.Length(i) - pairs.Rejected.Sequences.Length(i)));
         return new RewardModelMetrics
         {
-            PairCount = rows.Length,
+            PairCount = pairs.Count,
             Accuracy = Wins(margins),
             TieCount = margins.Count(margin => margin == 0),
             LengthBaselineAccuracy = Math.Max(longer, 1 - longer),

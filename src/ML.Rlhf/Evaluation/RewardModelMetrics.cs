@@ -3,7 +3,7 @@ namespace ML.Rlhf;
 /// <summary>How well a reward model agrees with people.</summary>
 public sealed record RewardModelMetrics
 {
-    /// <summary>Pairs measured.</summary>
+    /// <summary>Pairs measured: those with two different answers.</summary>
     public required int PairCount { get; init; }
 
     /// <summary>Part of the pairs in which the chosen answer scored higher; half of each tie. 0.5 is guessing.</summary>
@@ -13,7 +13,7 @@ public sealed record RewardModelMetrics
     public required int TieCount { get; init; }
 
     /// <summary>
-    /// <see cref="Accuracy"/> of the better of two rules that know only the answers' lengths in characters: "longer wins" and "shorter wins". A reward
+    /// <see cref="Accuracy"/> of the better of two rules that know only the answers' lengths in tokens: "longer wins" and "shorter wins". A reward
     /// model that does not beat it has learned length.
     /// </summary>
     public required double LengthBaselineAccuracy { get; init; }

@@ -37,6 +37,7 @@ public sealed class GptTrainer : IEstimator<TextGenerationTransformer>
     /// <exception cref="ArgumentOutOfRangeException">There is no such text or prompt column.</exception>
     public SchemaShape GetOutputSchema(SchemaShape inputSchema)
     {
+        ArgumentNullException.ThrowIfNull(inputSchema);
         TextColumns.RequireText(_host.Host, inputSchema, "text", _options.TextColumnName);
         if (_options.PromptColumnName is { } prompt)
             TextColumns.RequireText(_host.Host, inputSchema, "prompt", prompt); // a chain applies the model to the corpus
@@ -49,6 +50,7 @@ public sealed class GptTrainer : IEstimator<TextGenerationTransformer>
     /// <exception cref="OperationCanceledException">The run was stopped.</exception>
     public TextGenerationTransformer Fit(IDataView input)
     {
+        ArgumentNullException.ThrowIfNull(input);
         TextColumns.RequireText(_host.Host, input.Schema, "text", _options.TextColumnName);
         if (_options.ValidationData is { } held)
             TextColumns.RequireText(_host.Host, held.Schema, "validation text", _options.TextColumnName);

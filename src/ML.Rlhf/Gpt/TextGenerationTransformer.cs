@@ -109,8 +109,8 @@ public sealed class TextGenerationTransformer : ITransformer, IDisposable, IMode
         foreach (int[] rows in Batches.ByLength(prompts.Length, BatchSize, i => prompts[i].Length))
         {
             int[][] batch = [.. rows.Select(i => prompts[i])];
-            RandomStream[] streams = [.. batch.Select(prompt => Stream(prompt, sampling.Seed))];
-            var sampled = Sampler.Generate(Gpt, batch, streams, Tokenizer.EndOfText, sampling, cancellationToken: cancellationToken);
+            RandomStream[] streams = [.. batch.Select(prompt => RandomnessOf(prompt, sampling.Seed))];
+            var sampled = Sampler.Generate(Gpt, batch, streams, Tokenizer.EndOfText, sampling, checkCanceled: cancellationToken.ThrowIfCancellationRequested);
             for (int i = 0; i < rows.Length; i++)
                 results[rows[i]] = sampled[i];
         }
@@ -123,12 +123,17 @@ public sealed class TextGenerationTransformer : ITransformer, IDisposable, IMode
     /// <param name="cancellationToken">Stops before the next piece. Leaving the enumeration stops it too.</param>
     /// <returns>Pieces that, put together, are what <see cref="Generate(string, SamplingOptions?, CancellationToken)"/> returns.</returns>
     /// <exception cref="ArgumentException">The prompt fills the model's context, and <see cref="SamplingOptions.TruncatePrompts"/> is false.</exception>
-    public async IAsyncEnumerable<string> GenerateStreamingAsync(
-        string prompt, SamplingOptions? sampling = null, [EnumeratorCancellation] CancellationToken cancellationToken = default)
+    public IAsyncEnumerable<string> GenerateStreamingAsync(
+        string prompt, SamplingOptions? sampling = null, CancellationToken cancellationToken = default)
     {
         sampling ??= Sampling;
         sampling.Validate();
-        int[] tokens = EncodePrompt(prompt, sampling);
+        return Stream(EncodePrompt(prompt, sampling), sampling, cancellationToken); // what is wrong with the arguments is reported at once
+    }
+
+    private async IAsyncEnumerable<string> Stream(
+        int[] tokens, SamplingOptions sampling, [EnumeratorCancellation] CancellationToken cancellationToken)
+    {
         var pieces = Channel.CreateUnbounded<string>();
         using var stop = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
         var work = Task.Run(() => Produce(stop.Token), CancellationToken.None);
@@ -153,8 +158,8 @@ public sealed class TextGenerationTransformer : ITransformer, IDisposable, IMode
             {
                 var decoder = Tokenizer.CreateStreamingDecoder();
                 Sampler.Generate(
-                    Gpt, [tokens], [Stream(tokens, sampling.Seed)], Tokenizer.EndOfText, sampling,
-                    onToken: (_, token) => Write(decoder.Push(token)), cancellationToken: stopped);
+                    Gpt, [tokens], [RandomnessOf(tokens, sampling.Seed)], Tokenizer.EndOfText, sampling,
+                    onToken: (_, token) => Write(decoder.Push(token)), checkCanceled: stopped.ThrowIfCancellationRequested);
                 Write(decoder.Finish());
             }
             catch (Exception e)
@@ -187,7 +192,7 @@ public sealed class TextGenerationTransformer : ITransformer, IDisposable, IMode
     }
 
     /// <summary>The randomness of one completion depends on its prompt and the seed, and on nothing else.</summary>
-    private static RandomStream Stream(int[] prompt, int seed)
+    private static RandomStream RandomnessOf(int[] prompt, int seed)
     {
         ulong key = 14695981039346656037; // FNV-1a: string.GetHashCode differs from process to process
         foreach (int token in prompt)

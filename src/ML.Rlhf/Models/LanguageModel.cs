@@ -70,16 +70,36 @@ internal sealed class LanguageModel<TModule> : IDisposable where TModule : nn.Mo
         LibTorch.EnsureLoaded();
         GptArchitecture? architecture = null;
         TextTokenizer? tokenizer = null;
-        ReadEntry(reader, ArchitectureEntry, stream => architecture = GptArchitecture.FromJson(ReadAll(stream)));
-        ReadEntry(reader, TokenizerEntry, stream => tokenizer = TextTokenizer.Load(stream));
+        ReadEntry(reader, ArchitectureEntry, (stream, _) => architecture = GptArchitecture.FromJson(ReadAll(stream)));
+        ReadEntry(reader, TokenizerEntry, (stream, _) => tokenizer = TextTokenizer.Load(stream));
         if (tokenizer!.VocabularySize != architecture!.VocabularySize)
             throw new FormatException(
                 $"The model has {architecture.VocabularySize} tokens, but its tokenizer {tokenizer.VocabularySize}. The file is damaged; save the model again.");
+        LanguageModel<TModule>? model = null;
+        try
+        {
+            ReadEntry(reader, WeightsEntry, (stream, length) => model = ReadModule(environment, stream, length, tokenizer, architecture, create));
+            return model!;
+        }
+        catch
+        {
+            model?.Dispose();
+            throw;
+        }
+    }
+
+    private static LanguageModel<TModule> ReadModule(
+        IHostEnvironment environment, Stream weights, long length, TextTokenizer tokenizer, GptArchitecture architecture, Func<GptArchitecture, TModule> create)
+    {
+        // Memory is only asked for when the file has what it is for.
+        if (length < architecture.ParameterCount * sizeof(float))
+            throw new FormatException(
+                $"The model has {architecture.ParameterCount} parameters, but its weights only {length} bytes. The file is damaged; save the model again.");
         return LanguageModel.Build(
             create(architecture), tokenizer, architecture,
             module =>
             {
-                ReadEntry(reader, WeightsEntry, stream => Safetensors.Read(stream, module));
+                Safetensors.Read(weights, module);
                 module.to(Devices.Of(environment));
                 module.eval();
             },
@@ -101,13 +121,13 @@ internal sealed class LanguageModel<TModule> : IDisposable where TModule : nn.Mo
         writer.Main.Write(checksum.Hash!);
     }
 
-    private static void ReadEntry(ModelReader reader, string entry, Action<Stream> read)
+    private static void ReadEntry(ModelReader reader, string entry, Action<Stream, long> read)
     {
         using var checksum = SHA256.Create();
         reader.ReadStream(entry, stream =>
         {
             using var hashing = new CryptoStream(stream, checksum, CryptoStreamMode.Read, leaveOpen: true);
-            read(hashing);
+            read(hashing, stream.Length);
             hashing.CopyTo(Stream.Null); // the checksum is that of the whole entry
         });
         if (!checksum.Hash.AsSpan().SequenceEqual(reader.Main.ReadBytes(SHA256.HashSizeInBytes)))

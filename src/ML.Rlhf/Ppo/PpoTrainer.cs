@@ -5,7 +5,6 @@ using ML.Rlhf.Bridge;
 using ML.Rlhf.Torch.Modules;
 using ML.Rlhf.Torch.Training;
 using TorchSharp;
-using GptModule = ML.Rlhf.Torch.Modules.Gpt;
 
 namespace ML.Rlhf;
 
@@ -48,6 +47,7 @@ public sealed class PpoTrainer : IEstimator<TextGenerationTransformer>
     /// <exception cref="ArgumentOutOfRangeException">There is no such text column.</exception>
     public SchemaShape GetOutputSchema(SchemaShape inputSchema)
     {
+        ArgumentNullException.ThrowIfNull(inputSchema);
         TextColumns.RequireText(_host.Host, inputSchema, "prompt", _options.PromptColumnName);
         return Schemas.With(inputSchema, Schemas.Column(_options.CompletionColumnName, TextDataViewType.Instance));
     }
@@ -59,6 +59,7 @@ public sealed class PpoTrainer : IEstimator<TextGenerationTransformer>
     /// <exception cref="OperationCanceledException">The run was stopped.</exception>
     public TextGenerationTransformer Fit(IDataView input)
     {
+        ArgumentNullException.ThrowIfNull(input);
         TextColumns.RequireText(_host.Host, input.Schema, "prompt", _options.PromptColumnName);
         return _host.Train("PPO", _options, run =>
         {

@@ -30,15 +30,13 @@ internal abstract class Reward
 
     /// <summary>The network that the value function starts from; null starts it from the policy, with a head of zeros.</summary>
     public virtual ScalarGpt? ValueSource(TextGenerationTransformer policy) => null;
-
-    protected static string Decode(TextTokenizer tokenizer, int[] tokens) => tokenizer.Decode(tokens);
 }
 
 /// <summary>A C# function of prompt and response.</summary>
 internal sealed class FunctionReward(Func<string, string, float> function) : Reward
 {
     public override EpisodeScorer CreateScorer(TextGenerationTransformer policy, PpoOptions options) => episodes =>
-        [.. episodes.Select(e => (double)function(Decode(policy.Tokenizer, e.Prompt), Decode(policy.Tokenizer, e.Response)))];
+        [.. episodes.Select(e => (double)function(policy.Tokenizer.Decode(e.Prompt), policy.Tokenizer.Decode(e.Response)))];
 }
 
 /// <summary>A reward model of this pack with the policy's tokenizer: it scores the very tokens that were sampled.</summary>
@@ -70,7 +68,7 @@ internal sealed class TransformerReward(MLContext ml, ITransformer reward) : Rew
         RequireScore(options.ScoreColumnName);
         return episodes =>
         {
-            var rows = episodes.Select(e => (Prompt: Decode(policy.Tokenizer, e.Prompt), Completion: Decode(policy.Tokenizer, e.Response)));
+            var rows = episodes.Select(e => (Prompt: policy.Tokenizer.Decode(e.Prompt), Completion: policy.Tokenizer.Decode(e.Response)));
             var scored = reward.Transform(ml.Data.LoadFromEnumerable(
                 rows.Select(r => new RewardInput { Prompt = r.Prompt, Completion = r.Completion, Text = r.Completion }).ToArray()));
             return ReadScores(scored, scored.Schema[options.ScoreColumnName]);
@@ -81,6 +79,9 @@ internal sealed class TransformerReward(MLContext ml, ITransformer reward) : Rew
     private void RequireScore(string scoreColumn)
     {
         IHostEnvironment environment = ml;
+        if (!reward.IsRowToRowMapper)
+            throw environment.Process(new ArgumentException(
+                "The reward transformer drops or adds rows, but PPO needs one score for each response. Leave out steps that filter rows."));
         DataViewSchema schema;
         try
         {

@@ -39,6 +39,7 @@ public sealed class RewardModelTrainer : IEstimator<RewardTransformer>
     /// <exception cref="ArgumentOutOfRangeException">There is no such text column.</exception>
     public SchemaShape GetOutputSchema(SchemaShape inputSchema)
     {
+        ArgumentNullException.ThrowIfNull(inputSchema);
         TextColumns.RequireText(_host.Host, inputSchema, "prompt", _options.PromptColumnName);
         TextColumns.RequireText(_host.Host, inputSchema, "chosen", _options.ChosenColumnName);
         TextColumns.RequireText(_host.Host, inputSchema, "rejected", _options.RejectedColumnName);
@@ -51,6 +52,7 @@ public sealed class RewardModelTrainer : IEstimator<RewardTransformer>
     /// <exception cref="OperationCanceledException">The run was stopped.</exception>
     public RewardTransformer Fit(IDataView input)
     {
+        ArgumentNullException.ThrowIfNull(input);
         RequireColumns(input);
         if (_options.ValidationData is { } held)
             RequireColumns(held, "validation ");

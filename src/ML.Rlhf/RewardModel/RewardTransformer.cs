@@ -82,6 +82,8 @@ public sealed class RewardTransformer : ITransformer, IDisposable, IModelCompone
 
     private int[] Encode(string prompt, string completion)
     {
+        ArgumentNullException.ThrowIfNull(prompt);
+        ArgumentNullException.ThrowIfNull(completion);
         int[] tokens = [.. Tokenization.EncodePrompt(Tokenizer, prompt), .. Tokenizer.Encode(completion), Tokenizer.EndOfText];
         return tokens.Length <= Architecture.ContextLength
             ? tokens

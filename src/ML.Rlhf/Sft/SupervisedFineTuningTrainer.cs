@@ -4,7 +4,6 @@ using Microsoft.ML.Runtime;
 using ML.Rlhf.Bridge;
 using ML.Rlhf.Torch.Training;
 using TorchSharp;
-using GptModule = ML.Rlhf.Torch.Modules.Gpt;
 
 namespace ML.Rlhf;
 
@@ -38,6 +37,7 @@ public sealed class SupervisedFineTuningTrainer : IEstimator<TextGenerationTrans
     /// <exception cref="ArgumentOutOfRangeException">There is no such text column.</exception>
     public SchemaShape GetOutputSchema(SchemaShape inputSchema)
     {
+        ArgumentNullException.ThrowIfNull(inputSchema);
         TextColumns.RequireText(_host.Host, inputSchema, "prompt", _options.PromptColumnName);
         TextColumns.RequireText(_host.Host, inputSchema, "completion", _options.CompletionColumnName);
         return Schemas.With(inputSchema, Schemas.Column(_options.CompletionColumnName, TextDataViewType.Instance));
@@ -49,6 +49,7 @@ public sealed class SupervisedFineTuningTrainer : IEstimator<TextGenerationTrans
     /// <exception cref="OperationCanceledException">The run was stopped.</exception>
     public TextGenerationTransformer Fit(IDataView input)
     {
+        ArgumentNullException.ThrowIfNull(input);
         RequireColumns(input);
         if (_options.ValidationData is { } held)
             RequireColumns(held, "validation ");

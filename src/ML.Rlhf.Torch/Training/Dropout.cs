@@ -1,0 +1,26 @@
+using ML.Rlhf.Torch.Modules;
+using static TorchSharp.torch;
+
+namespace ML.Rlhf.Torch.Training;
+
+/// <summary>Dropout for the time of a training run.</summary>
+internal static class Dropout
+{
+    /// <summary>
+    /// Turns dropout on. It draws from libtorch's global generator, the only one that its kernels know, so that generator is seeded; a run without dropout
+    /// leaves it alone.
+    /// </summary>
+    public static void Begin(Gpt model, double probability, TrainingRun run)
+    {
+        model.Dropout = probability;
+        if (probability > 0)
+            manual_seed(unchecked((long)run.Seed));
+    }
+
+    /// <summary>Turns dropout off, and the model to answering.</summary>
+    public static void End(Gpt model)
+    {
+        model.Dropout = 0;
+        model.eval();
+    }
+}
