@@ -1,0 +1,106 @@
+using Microsoft.ML;
+
+namespace ML.Rlhf.Tests.Catalog;
+
+/// <summary>Options that are out of range: one exception when the trainer is made, which names everything.</summary>
+public sealed class InvalidOptionsTests
+{
+    private const string Optimization =
+        "LearningRate is -1, but must be a finite number above 0; WarmupSteps is -2, but must be at least 0; " +
+        "LearningRateDecay is 9, but must be Cosine, Linear or Constant; MinimumLearningRateRatio is 1.5, but must be in [0, 1]; " +
+        "Beta1 is 1, but must be in [0, 1); Beta2 is NaN, but must be in [0, 1); Epsilon is 0, but must be above 0; " +
+        "WeightDecay is -0.1, but must be at least 0; GradientClipping is 0, but must be above 0 (infinity turns clipping off); " +
+        "MicroBatchSize is 0, but must be at least 1, or null for the whole batch; ";
+
+    private const string Sampling =
+        "SamplingOptions: MaxNewTokens is 0, but must be at least 1; Temperature is -1, but must be a finite number of at least 0; " +
+        "TopK is -1, but must be at least 0 (0 draws from all tokens); TopP is 1.5, but must be above 0 and at most 1";
+
+    private static readonly SamplingOptions s_badSampling = new() { MaxNewTokens = 0, Temperature = -1, TopK = -1, TopP = 1.5f };
+
+    private readonly RlhfTrainerCatalog _trainers = new MLContext(seed: 1).Rlhf().Trainers;
+
+    [Fact]
+    public void Gpt()
+    {
+        var options = new GptOptions
+        {
+            LearningRate = -1, WarmupSteps = -2, LearningRateDecay = (LearningRateDecay)9, MinimumLearningRateRatio = 1.5, Beta1 = 1,
+            Beta2 = double.NaN, Epsilon = 0, WeightDecay = -0.1, GradientClipping = 0, MicroBatchSize = 0,
+            Steps = 0, BatchSize = 0, Dropout = 1, EvaluateEvery = 0,
+            Architecture = new() { Layers = 0, Heads = 2, Width = 3, ContextLength = 1, VocabularySize = 1 },
+            Sampling = s_badSampling,
+        };
+
+        Assert.Equal(
+            $"GptOptions: {Optimization}Steps is 0, but must be at least 1; BatchSize is 0, but must be at least 1; " +
+            "Dropout is 1, but must be in [0, 1); EvaluateEvery is 0, but must be at least 1; " +
+            "GptArchitecture: Layers is 0, but must be at least 1; Width is 3, but must be a positive multiple of Heads (2); " +
+            "ContextLength is 1, but must be at least 2; VocabularySize is 1, but must be at least 2; " +
+            $"{Sampling}.",
+            Assert.Throws<ArgumentException>(() => _trainers.Gpt(options)).Message);
+    }
+
+    [Fact]
+    public void Fine_tuning()
+    {
+        var options = new SupervisedFineTuningOptions { Epochs = 0, BatchSize = -1, Dropout = -0.5, Sampling = s_badSampling };
+
+        Assert.Equal(
+            "SupervisedFineTuningOptions: Epochs is 0, but must be at least 1; BatchSize is -1, but must be at least 1; " +
+            $"Dropout is -0.5, but must be in [0, 1); {Sampling}.",
+            Assert.Throws<ArgumentException>(() => _trainers.SupervisedFineTuning(Tiny.Model, options)).Message);
+    }
+
+    [Fact]
+    public void Reward_model()
+    {
+        var options = new RewardModelOptions
+        {
+            LearningRate = double.PositiveInfinity, Epochs = 0, BatchSize = 0, CenteringCoefficient = -1,
+        };
+
+        Assert.Equal(
+            "RewardModelOptions: LearningRate is Infinity, but must be a finite number above 0; Epochs is 0, but must be at least 1; " +
+            "BatchSize is 0, but must be at least 1; CenteringCoefficient is -1, but must be at least 0.",
+            Assert.Throws<ArgumentException>(() => _trainers.RewardModel(Tiny.Model, options)).Message);
+    }
+
+    [Fact]
+    public void Ppo()
+    {
+        var options = new PpoOptions
+        {
+            Episodes = 0, EpisodesPerUpdate = 4, EpochsPerUpdate = 0, MinibatchesPerEpoch = 5, MaxResponseTokens = 0, Temperature = 0,
+            KlCoefficient = double.NaN, UnfinishedScore = double.NegativeInfinity, Gamma = 1.1, Lambda = -0.1,
+            ClipRange = 0, ValueClipRange = 0, ValueCoefficient = -1, EntropyCoefficient = -1, Sampling = s_badSampling,
+        };
+
+        Assert.Equal(
+            "PpoOptions: Episodes is 0, but must be at least 1; EpochsPerUpdate is 0, but must be at least 1; " +
+            "MinibatchesPerEpoch is 5, but must be at least 1 and at most EpisodesPerUpdate (4); " +
+            "MaxResponseTokens is 0, but must be at least 1; " +
+            "Temperature is 0, but must be a finite number above 0; KlCoefficient is NaN, but must be a finite number of at least 0; " +
+            "UnfinishedScore is -Infinity, but must be finite or null; Gamma is 1.1, but must be in [0, 1]; " +
+            "Lambda is -0.1, but must be in [0, 1]; ClipRange is 0, but must be above 0; ValueClipRange is 0, but must be above 0; " +
+            "ValueCoefficient is -1, but must be at least 0; " +
+            $"EntropyCoefficient is -1, but must be at least 0; {Sampling}.",
+            Assert.Throws<ArgumentException>(() => _trainers.Ppo(Tiny.Model, Tiny.Reward, options)).Message);
+    }
+
+    [Fact]
+    public void Sampling_options_of_a_model()
+    {
+        Assert.Equal(Sampling + ".", Assert.Throws<ArgumentException>(() => Tiny.Model.WithSampling(s_badSampling)).Message);
+        Assert.Equal(Sampling + ".", Assert.Throws<ArgumentException>(() => Tiny.Model.Generate("cat", s_badSampling)).Message);
+    }
+
+    [Fact]
+    public void Responses_of_PPO_that_do_not_fit_the_context()
+    {
+        Assert.Equal(
+            "PpoOptions: MaxResponseTokens is 32, but the model's context is 32 tokens and must hold the prompt too. " +
+            "Lower it, or use a model with a longer context.",
+            Assert.Throws<ArgumentException>(() => _trainers.Ppo(Tiny.Model, Tiny.Reward)).Message);
+    }
+}

@@ -1,0 +1,69 @@
+using System.Reflection;
+using Microsoft.ML;
+
+namespace ML.Rlhf.Tests.Catalog;
+
+/// <summary>Each trainer has a method with a few arguments and one with options: they must mean the same.</summary>
+public sealed class OverloadTests
+{
+    private static readonly Func<string, string, float> s_rule = (_, completion) => completion.Length;
+
+    private readonly RlhfTrainerCatalog _trainers = new MLContext(seed: 1).Rlhf().Trainers;
+
+    [Fact]
+    public void Without_arguments_the_options_have_their_defaults()
+    {
+        Assert.Equal(new GptOptions(), Options(_trainers.Gpt()));
+        Assert.Equal(new SupervisedFineTuningOptions(), Options(_trainers.SupervisedFineTuning(Tiny.Model)));
+        Assert.Equal(new RewardModelOptions(), Options(_trainers.RewardModel(Tiny.Model)));
+        var ppo = new PpoOptions { MaxResponseTokens = 8 };
+        Assert.Equal(ppo, Options(_trainers.Ppo(Tiny.Model, s_rule, ppo)));
+    }
+
+    [Fact]
+    public void Arguments_are_the_options_of_the_same_name()
+    {
+        Assert.Equal(
+            new GptOptions { TextColumnName = "A", Architecture = Tiny.Architecture, Steps = 7 },
+            Options(_trainers.Gpt("A", Tiny.Architecture, 7)));
+        Assert.Equal(
+            new SupervisedFineTuningOptions { PromptColumnName = "A", CompletionColumnName = "B", Epochs = 7 },
+            Options(_trainers.SupervisedFineTuning(Tiny.Model, "A", "B", 7)));
+        Assert.Equal(
+            new RewardModelOptions { PromptColumnName = "A", ChosenColumnName = "B", RejectedColumnName = "C", Epochs = 7 },
+            Options(_trainers.RewardModel(Tiny.Model, "A", "B", "C", 7)));
+    }
+
+    /// <summary>A context of 33 tokens holds PPO's default of 32 response tokens.</summary>
+    [Fact]
+    public void The_methods_of_PPO_mean_the_same_for_a_model_a_transformer_and_a_function()
+    {
+        using var model = Tiny.Train(architecture: Tiny.Architecture with { ContextLength = 33 });
+        var chosen = new PpoOptions { PromptColumnName = "A", KlCoefficient = 0.5, Episodes = 7 };
+
+        Assert.Equal(new PpoOptions(), Options(_trainers.Ppo(model, s_rule)));
+        Assert.Equal(new PpoOptions(), Options(_trainers.Ppo(model, Tiny.Reward)));
+        Assert.Equal(chosen, Options(_trainers.Ppo(model, s_rule, "A", 0.5, 7)));
+        Assert.Equal(chosen, Options(_trainers.Ppo(model, Tiny.Reward, "A", 0.5, 7)));
+    }
+
+    [Fact]
+    public void Nothing_may_be_null()
+    {
+        Assert.Throws<ArgumentNullException>("ml", () => RlhfExtensions.Rlhf(null!));
+        Assert.Throws<ArgumentNullException>("options", () => _trainers.Gpt((GptOptions)null!));
+        Assert.Throws<ArgumentNullException>("model", () => _trainers.SupervisedFineTuning(null!));
+        Assert.Throws<ArgumentNullException>(
+            "options", () => _trainers.SupervisedFineTuning(Tiny.Model, (SupervisedFineTuningOptions)null!));
+        Assert.Throws<ArgumentNullException>("model", () => _trainers.RewardModel(null!));
+        Assert.Throws<ArgumentNullException>("options", () => _trainers.RewardModel(Tiny.Model, (RewardModelOptions)null!));
+        Assert.Throws<ArgumentNullException>("model", () => _trainers.Ppo(null!, s_rule));
+        Assert.Throws<ArgumentNullException>("reward", () => _trainers.Ppo(Tiny.Model, (ITransformer)null!));
+        Assert.Throws<ArgumentNullException>("reward", () => _trainers.Ppo(Tiny.Model, (Func<string, string, float>)null!));
+        Assert.Throws<ArgumentNullException>("options", () => _trainers.Ppo(Tiny.Model, s_rule, null!));
+    }
+
+    /// <summary>Trainers keep their options to themselves; records compare by value.</summary>
+    private static object Options(object trainer) =>
+        trainer.GetType().GetField("_options", BindingFlags.Instance | BindingFlags.NonPublic)!.GetValue(trainer)!;
+}

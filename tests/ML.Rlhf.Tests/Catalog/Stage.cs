@@ -1,0 +1,159 @@
+using System.Reflection;
+using Microsoft.ML;
+using Xunit.Sdk;
+
+namespace ML.Rlhf.Tests.Catalog;
+
+/// <summary>The four trainers, for what they have in common.</summary>
+public enum Stage
+{
+    Gpt,
+    FineTuning,
+    RewardModel,
+    Ppo,
+}
+
+/// <summary>What a test chooses of a trainer; the rest is as small as it can be.</summary>
+internal sealed record StageSettings
+{
+    public int Steps { get; init; } = 3;
+
+    public int? Seed { get; init; }
+
+    public double Dropout { get; init; }
+
+    public IProgress<TrainingProgress>? Progress { get; init; }
+
+    public CancellationToken CancellationToken { get; init; }
+
+    public IDataView? ValidationData { get; init; }
+
+    /// <summary>Where the columns have other names than usual: these follow the name.</summary>
+    public string Suffix { get; init; } = "";
+}
+
+internal static class Stages
+{
+    private const int BatchSize = 4;
+
+    public static IEstimator<ITransformer> Trainer(this Stage stage, MLContext ml, StageSettings? settings = null)
+    {
+        var s = settings ?? new StageSettings();
+        int epochs = (s.Steps + 1) / 2; // eight rows are two batches
+        var trainers = ml.Rlhf().Trainers;
+        return stage switch
+        {
+            Stage.Gpt => trainers.Gpt(new GptOptions
+            {
+                Architecture = Tiny.Architecture,
+                Tokenizer = Tiny.Letters,
+                Steps = s.Steps,
+                BatchSize = BatchSize,
+                EvaluateEvery = 2,
+                Dropout = s.Dropout,
+                TextColumnName = "Text" + s.Suffix,
+                CompletionColumnName = "Completion" + s.Suffix,
+                Seed = s.Seed,
+                Progress = s.Progress,
+                CancellationToken = s.CancellationToken,
+                ValidationData = s.ValidationData,
+                Sampling = new SamplingOptions { MaxNewTokens = 4 },
+            }),
+            Stage.FineTuning => trainers.SupervisedFineTuning(Tiny.Model, new SupervisedFineTuningOptions
+            {
+                Epochs = epochs,
+                BatchSize = BatchSize,
+                Dropout = s.Dropout,
+                PromptColumnName = "Prompt" + s.Suffix,
+                CompletionColumnName = "Completion" + s.Suffix,
+                Seed = s.Seed,
+                Progress = s.Progress,
+                CancellationToken = s.CancellationToken,
+                ValidationData = s.ValidationData,
+            }),
+            Stage.RewardModel => trainers.RewardModel(Tiny.Model, new RewardModelOptions
+            {
+                Epochs = epochs,
+                BatchSize = BatchSize,
+                PromptColumnName = "Prompt" + s.Suffix,
+                ChosenColumnName = "Chosen" + s.Suffix,
+                RejectedColumnName = "Rejected" + s.Suffix,
+                CompletionColumnName = "Completion" + s.Suffix,
+                ScoreColumnName = "Score" + s.Suffix,
+                Seed = s.Seed,
+                Progress = s.Progress,
+                CancellationToken = s.CancellationToken,
+                ValidationData = s.ValidationData,
+            }),
+            Stage.Ppo => trainers.Ppo(Tiny.Model, (_, completion) => completion.Length, new PpoOptions
+            {
+                Episodes = BatchSize * s.Steps,
+                EpisodesPerUpdate = BatchSize,
+                EpochsPerUpdate = 1,
+                MaxResponseTokens = 4,
+                LearningRate = 1e-3,
+                UnfinishedScore = null,
+                PromptColumnName = "Prompt" + s.Suffix,
+                CompletionColumnName = "Completion" + s.Suffix,
+                Seed = s.Seed,
+                Progress = s.Progress,
+                CancellationToken = s.CancellationToken,
+            }),
+            _ => throw new ArgumentOutOfRangeException(nameof(stage)),
+        };
+    }
+
+    /// <summary>Eight rows with the columns that the trainer reads, and no others.</summary>
+    public static IDataView Data(this Stage stage, MLContext ml) => stage switch
+    {
+        Stage.Gpt => ml.Data.LoadFromEnumerable(Tiny.Documents),
+        Stage.FineTuning => ml.Data.LoadFromEnumerable(Tiny.Demonstrations),
+        Stage.RewardModel => ml.Data.LoadFromEnumerable(Tiny.Preferences),
+        _ => ml.Data.LoadFromEnumerable(Tiny.Prompts),
+    };
+
+    /// <summary>The columns that the trainer reads, with what errors call them.</summary>
+    public static (string Column, string Role)[] Inputs(this Stage stage) => stage switch
+    {
+        Stage.Gpt => [("Text", "text")],
+        Stage.FineTuning => [("Prompt", "prompt"), ("Completion", "completion")],
+        Stage.RewardModel => [("Prompt", "prompt"), ("Chosen", "chosen"), ("Rejected", "rejected")],
+        _ => [("Prompt", "prompt")],
+    };
+
+    public static string Output(this Stage stage) => stage == Stage.RewardModel ? "Score" : "Completion";
+
+    /// <summary>What messages call the rows.</summary>
+    public static string Rows(this Stage stage) => stage switch
+    {
+        Stage.Gpt => "documents",
+        Stage.FineTuning => "demonstrations",
+        Stage.RewardModel => "preferences",
+        _ => "prompts",
+    };
+
+    public static string LogSource(this Stage stage) => stage switch
+    {
+        Stage.Gpt => "GptTrainer",
+        Stage.FineTuning => "SupervisedFineTuningTrainer",
+        Stage.RewardModel => "RewardModelTrainer",
+        _ => "PpoTrainer",
+    };
+
+    public static string ProgressName(this Stage stage) => stage switch
+    {
+        Stage.Gpt => "GPT",
+        Stage.FineTuning => "SFT",
+        Stage.RewardModel => "Reward model",
+        _ => "PPO",
+    };
+}
+
+/// <summary>Runs a theory for each trainer.</summary>
+internal sealed class EveryStageAttribute : Xunit.v3.DataAttribute
+{
+    public override ValueTask<IReadOnlyCollection<ITheoryDataRow>> GetData(MethodInfo testMethod, DisposalTracker disposalTracker) =>
+        new([.. Enum.GetValues<Stage>().Select(stage => new TheoryDataRow<Stage>(stage))]);
+
+    public override bool SupportsDiscoveryEnumeration() => true;
+}

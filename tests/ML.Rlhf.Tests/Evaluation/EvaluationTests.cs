@@ -1,0 +1,251 @@
+using Microsoft.ML;
+using TorchSharp;
+
+namespace ML.Rlhf.Tests.Evaluation;
+
+public sealed class EvaluationTests
+{
+    private readonly MLContext _ml = new(seed: 1);
+
+    private RlhfCatalog Rlhf => _ml.Rlhf();
+
+    [Fact]
+    public void A_model_that_guesses_has_the_perplexity_of_its_vocabulary()
+    {
+        using var model = Guessing();
+        var documents = _ml.Data.LoadFromEnumerable(Tiny.Documents);
+
+        var metrics = Rlhf.EvaluateLanguageModel(model, documents);
+
+        Assert.Equal(29, metrics.Perplexity, 1e-3); // 28 letters and the end of text
+        Assert.Equal(Math.Log(29), metrics.Loss, 1e-5);
+        int characters = Tiny.Documents.Sum(d => d.Text.Length);
+        Assert.Equal(characters + 8 - 1, metrics.TokenCount); // eight ends; nothing predicts the first letter
+        Assert.Equal(metrics.TokenCount * Math.Log2(29) / (characters - 1), metrics.BitsPerCharacter, 1e-4);
+    }
+
+    [Fact]
+    public void Only_completions_and_their_ends_are_measured_in_demonstrations()
+    {
+        using var model = Guessing();
+        Demonstration[] rows = [new() { Prompt = "a long prompt", Completion = "abc" }, new() { Prompt = "", Completion = "d" }];
+
+        var metrics = Rlhf.EvaluateDemonstrations(model, _ml.Data.LoadFromEnumerable(rows));
+
+        Assert.Equal((4 + 2, 29.0), (metrics.TokenCount, Math.Round(metrics.Perplexity, 3)));
+        Assert.Equal(6 * Math.Log2(29) / 4, metrics.BitsPerCharacter, 1e-4);
+    }
+
+    [Fact]
+    public void Training_lowers_the_perplexity()
+    {
+        var data = _ml.Data.LoadFromEnumerable(Tiny.Demonstrations);
+        var options = new SupervisedFineTuningOptions { Epochs = 20, LearningRate = 1e-2 };
+        using var tuned = Rlhf.Trainers.SupervisedFineTuning(Tiny.Model, options).Fit(data);
+
+        Assert.InRange(
+            Rlhf.EvaluateDemonstrations(tuned, data).Perplexity, 1, Rlhf.EvaluateDemonstrations(Tiny.Model, data).Perplexity / 2);
+    }
+
+    /// <summary>The reward model scores sin(0.1 · tokens): longer is better, by a known margin.</summary>
+    [Fact]
+    public void Accuracy_ties_loss_and_length_baseline_of_a_reward_model_are_as_computed_by_hand()
+    {
+        using var model = LikesLength();
+        Assert.Equal(Math.Sin(0.1 * 3), model.Score("a", "b"), 1e-5); // prompt, answer and end
+
+        var metrics = Rlhf.EvaluateRewardModel(model, _ml.Data.LoadFromEnumerable<Preference>(
+        [
+            new() { Prompt = "a", Chosen = "bb", Rejected = "b" },   // 4 tokens against 3: right
+            new() { Prompt = "a", Chosen = "b", Rejected = "bbbb" }, // 3 against 6: wrong
+            new() { Prompt = "ab", Chosen = "c", Rejected = "d" },   // a tie
+            new() { Prompt = "", Chosen = "cc", Rejected = "" },     // 4 against 2, for an empty prompt is a token: right
+        ]));
+
+        double Score(int tokens) => Math.Sin(0.1 * tokens);
+        double Loss(int chosen, int rejected) => Math.Log(1 + Math.Exp(Score(rejected) - Score(chosen)));
+        Assert.Equal((4, 1), (metrics.PairCount, metrics.TieCount));
+        Assert.Equal((2 + 0.5) / 4, metrics.Accuracy);
+        Assert.Equal((2 + 0.5) / 4, metrics.LengthBaselineAccuracy);
+        Assert.Equal((Loss(4, 3) + Loss(3, 6) + Loss(4, 4) + Loss(4, 2)) / 4, metrics.Loss, 1e-5);
+        Assert.Equal((Score(4) + Score(3) + Score(4) + Score(4)) / 4, metrics.MeanChosenScore, 1e-5);
+        Assert.Equal((Score(3) + Score(6) + Score(4) + Score(2)) / 4, metrics.MeanRejectedScore, 1e-5);
+    }
+
+    [Fact]
+    public void The_length_baseline_is_the_better_of_longer_and_shorter()
+    {
+        string[] chosen = ["ccc", "c", "d", "e"];
+        var preferShort = chosen.Select(text => new Preference { Prompt = "a", Chosen = text, Rejected = "bb" });
+
+        var metrics = Rlhf.EvaluateRewardModel(Tiny.Reward, _ml.Data.LoadFromEnumerable(preferShort));
+
+        Assert.Equal(0.75, metrics.LengthBaselineAccuracy);
+    }
+
+    [Fact]
+    public void A_reward_model_that_knows_nothing_guesses()
+    {
+        using var model = Tiny.TrainReward(Tiny.Model);
+        using (torch.NewDisposeScope())
+            Tiny.SetWeight(model.Module, "score.weight", torch.zeros(1, 16));
+
+        var metrics = Rlhf.EvaluateRewardModel(model, _ml.Data.LoadFromEnumerable(Tiny.Preferences));
+
+        Assert.Equal((8, 8, 0.5), (metrics.PairCount, metrics.TieCount, metrics.Accuracy));
+        Assert.Equal(Math.Log(2), metrics.Loss, 1e-9);
+    }
+
+    [Fact]
+    public void A_policy_does_not_diverge_from_itself()
+    {
+        var metrics = Rlhf.EvaluatePolicy(Tiny.Model, Tiny.Model, _ml.Data.LoadFromEnumerable(Tiny.Prompts));
+
+        Assert.Equal((8, 0.0), (metrics.PromptCount, metrics.Kl));
+        Assert.InRange(metrics.ResponseLength, 1, 6);
+        Assert.InRange(metrics.EndRate, 0, 1);
+    }
+
+    [Fact]
+    public void Different_models_diverge_and_each_way_has_its_own_number()
+    {
+        using var other = Tiny.Train(seed: 2);
+        var prompts = _ml.Data.LoadFromEnumerable(Tiny.Prompts);
+
+        double there = Rlhf.EvaluatePolicy(Tiny.Model, other, prompts).Kl, back = Rlhf.EvaluatePolicy(other, Tiny.Model, prompts).Kl;
+
+        Assert.InRange(there, 0.01, 100);
+        Assert.InRange(back, 0.01, 100);
+        Assert.NotEqual(there, back);
+    }
+
+    /// <summary>A policy that draws all 29 tokens alike, from one that gives a third of its mass to "a": KL per token is known.</summary>
+    [Fact]
+    public void The_divergence_of_a_response_is_the_sum_over_its_tokens()
+    {
+        using var policy = Guessing();
+        using var reference = Guessing(logitOfA: Math.Log(14)); // p(a) = 14/42, the others 1/42 each
+        using var oneToken = policy.WithSampling(new SamplingOptions { MaxNewTokens = 1 });
+
+        double kl = Rlhf.EvaluatePolicy(oneToken, reference, _ml.Data.LoadFromEnumerable(Tiny.Prompts)).Kl;
+
+        Assert.Equal(Math.Log(1 / 29.0) - (28 * Math.Log(1 / 42.0) + Math.Log(14 / 42.0)) / 29, kl, 1e-4);
+    }
+
+    [Theory]
+    [InlineData(0f, 0, 1f)]
+    [InlineData(1f, 5, 1f)]
+    [InlineData(1f, 0, 0.9f)]
+    public void A_policy_that_never_draws_some_tokens_is_refused(float temperature, int topK, float topP)
+    {
+        using var policy = Tiny.Model.WithSampling(new SamplingOptions { Temperature = temperature, TopK = topK, TopP = topP });
+
+        Assert.Equal(
+            "The policy samples with temperature 0, top-k or top-p, whose divergence from the reference is infinite. " +
+            "Pass policy.WithSampling(new SamplingOptions { … }) without them. (Parameter 'policy')",
+            Assert.Throws<ArgumentException>(
+                () => Rlhf.EvaluatePolicy(policy, Tiny.Model, _ml.Data.LoadFromEnumerable(Tiny.Prompts))).Message);
+    }
+
+    [Fact]
+    public void Policies_of_another_tokenizer_cannot_be_compared()
+    {
+        using var bytes = Tiny.Train(TextTokenizer.FromBytes());
+
+        Assert.Equal(
+            "The policy has a byte tokenizer of 257 tokens, but the reference has another character tokenizer of 29 tokens: " +
+            "their tokens cannot be compared. Compare a policy with the model that it was trained from. (Parameter 'reference')",
+            Assert.Throws<ArgumentException>(
+                () => Rlhf.EvaluatePolicy(bytes, Tiny.Model, _ml.Data.LoadFromEnumerable(Tiny.Prompts))).Message);
+    }
+
+    [Fact]
+    public void A_missing_column_is_named()
+    {
+        var data = _ml.Data.LoadFromEnumerable(new[] { new Nothing() });
+
+        Assert.Equal("Could not find text column 'Text' (Parameter 'inputSchema')",
+            Assert.Throws<ArgumentOutOfRangeException>(() => Rlhf.EvaluateLanguageModel(Tiny.Model, data)).Message);
+        var prompts = _ml.Data.LoadFromEnumerable(Tiny.Prompts);
+        Assert.Equal("Could not find completion column 'C' (Parameter 'inputSchema')",
+            Assert.Throws<ArgumentOutOfRangeException>(
+                () => Rlhf.EvaluateDemonstrations(Tiny.Model, prompts, completionColumnName: "C")).Message);
+        Assert.Equal("Could not find chosen column 'Chosen' (Parameter 'inputSchema')",
+            Assert.Throws<ArgumentOutOfRangeException>(
+                () => Rlhf.EvaluateRewardModel(Tiny.Reward, prompts)).Message);
+        Assert.Equal("Could not find prompt column 'Prompt' (Parameter 'inputSchema')",
+            Assert.Throws<ArgumentOutOfRangeException>(() => Rlhf.EvaluatePolicy(Tiny.Model, Tiny.Model, data)).Message);
+    }
+
+    [Fact]
+    public void Nothing_to_measure_is_an_error()
+    {
+        Assert.StartsWith("The data has no rows, so there are no documents to use", Assert.Throws<InvalidOperationException>(
+            () => Rlhf.EvaluateLanguageModel(Tiny.Model, _ml.Data.LoadFromEnumerable(Array.Empty<Document>()))).Message);
+        Assert.StartsWith("The data has no rows, so there are no demonstrations to use", Assert.Throws<InvalidOperationException>(
+            () => Rlhf.EvaluateDemonstrations(Tiny.Model, _ml.Data.LoadFromEnumerable(Array.Empty<Demonstration>()))).Message);
+        Assert.StartsWith("The data has no rows, so there are no preferences to evaluate", Assert.Throws<InvalidOperationException>(
+            () => Rlhf.EvaluateRewardModel(Tiny.Reward, _ml.Data.LoadFromEnumerable(Array.Empty<Preference>()))).Message);
+        Assert.StartsWith("The data has no rows, so there are no prompts to use", Assert.Throws<InvalidOperationException>(
+            () => Rlhf.EvaluatePolicy(Tiny.Model, Tiny.Model, _ml.Data.LoadFromEnumerable(Array.Empty<PromptOnly>()))).Message);
+    }
+
+    [Fact]
+    public void Measuring_leaves_no_tensors_and_the_model_as_it_is()
+    {
+        Measure(); // what is made once per process is not a leak
+        var before = Tiny.Weights(Tiny.Model);
+        long live = DisposeScopeManager.Statistics.TensorStatistics.ThreadTotalLiveCount;
+
+        Measure();
+
+        Assert.Equal(live, DisposeScopeManager.Statistics.TensorStatistics.ThreadTotalLiveCount);
+        Assert.Equal(before, Tiny.Weights(Tiny.Model));
+
+        void Measure()
+        {
+            Rlhf.EvaluateLanguageModel(Tiny.Model, _ml.Data.LoadFromEnumerable(Tiny.Documents));
+            Rlhf.EvaluateDemonstrations(Tiny.Model, _ml.Data.LoadFromEnumerable(Tiny.Demonstrations));
+            Rlhf.EvaluateRewardModel(Tiny.Reward, _ml.Data.LoadFromEnumerable(Tiny.Preferences));
+            Rlhf.EvaluatePolicy(Tiny.Model, Tiny.Model, _ml.Data.LoadFromEnumerable(Tiny.Prompts));
+        }
+    }
+
+    /// <summary>Every token is as likely as every other, but for "a": the last states are ones, and embeddings are zero.</summary>
+    private static TextGenerationTransformer Guessing(double logitOfA = 0)
+    {
+        var model = Tiny.Train();
+        using var scope = torch.NewDisposeScope();
+        var embeddings = torch.zeros(29, 16);
+        embeddings[Tiny.Letters.Encode("a")[0], 0] = logitOfA;
+        Tiny.SetWeight(model.Module, "wte.weight", embeddings);
+        Tiny.SetWeight(model.Module, "ln_f.weight", torch.zeros(16));
+        Tiny.SetWeight(model.Module, "ln_f.bias", torch.ones(16));
+        return model;
+    }
+
+    /// <summary>
+    /// Scores sin(0.1 · tokens). Blocks that add nothing and embeddings that are zero leave the position: a point on a circle that the
+    /// last norm leaves where it is (mean 0, variance 1), and of which the head reads one coordinate.
+    /// </summary>
+    private static RewardTransformer LikesLength()
+    {
+        var model = Tiny.TrainReward(Tiny.Model);
+        using var noGrad = torch.no_grad();
+        using var scope = torch.NewDisposeScope();
+        foreach (var (name, parameter) in model.Module.named_parameters())
+            parameter.fill_(name.EndsWith("ln_f.weight", StringComparison.Ordinal) ? 1 : 0);
+
+        var cosine = torch.tensor(Enumerable.Range(0, 16).Select(i => i % 2 == 0 ? 1f : -1f).ToArray());
+        var sine = torch.tensor(Enumerable.Range(0, 16).Select(i => i / 2 % 2 == 0 ? 1f : -1f).ToArray());
+        var angle = (torch.arange(32).to(torch.float32) + 1).unsqueeze(-1) * 0.1f; // a sequence of n tokens ends at position n − 1
+        Tiny.SetWeight(model.Module, "transformer.wpe.weight", angle.cos() * cosine + angle.sin() * sine);
+        Tiny.SetWeight(model.Module, "score.weight", (sine / 16).unsqueeze(0));
+        return model;
+    }
+
+    private sealed class Nothing
+    {
+        public string Other { get; set; } = "";
+    }
+}
