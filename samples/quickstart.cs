@@ -44,7 +44,8 @@ static void Quickstart(int seed, bool fast, FileInfo? corpusFile, DirectoryInfo 
     var held = members.Where(m => m.HeldOut).OrderBy(_ => random.Next()).ToArray();
     var train = members.Where(m => !m.HeldOut).OrderBy(_ => random.Next()).ToArray();
     Demonstration[] demonstrations = [.. train.Take(fast ? 2_000 : 12_000).Select(m => m.AsDemonstration())];
-    PromptOnly[] rankedPrompts = [.. train.Skip(demonstrations.Length).Concat(train).Take(fast ? 500 : 2_500).Select(m => m.AsPrompt())];
+    PromptOnly[] trainPrompts = [.. train.Select(m => m.AsPrompt()).DistinctBy(p => p.Prompt)];
+    PromptOnly[] rankedPrompts = [.. trainPrompts.TakeLast(fast ? 500 : 2_500)];
     PromptOnly[] evaluationPrompts = [.. held.Select(m => m.AsPrompt()).DistinctBy(p => p.Prompt).Take(fast ? 200 : 400)];
     Console.WriteLine($"{members.Count} members; {held.Length} of held-out types. For example: {train[0].Signature} -> {train[0].Summary}");
     if (evaluationPrompts.Length < 200)
@@ -58,6 +59,7 @@ static void Quickstart(int seed, bool fast, FileInfo? corpusFile, DirectoryInfo 
         Architecture = GptArchitecture.Micro with { ContextLength = 96 },
         Tokenizer = tokenizer,
         Steps = fast ? 100 : 1_000,
+        WarmupSteps = fast ? 10 : 100,
         BatchSize = 16,
         Progress = new ConsoleProgress("pretraining"),
     }).Fit(corpus);
@@ -75,7 +77,7 @@ static void Quickstart(int seed, bool fast, FileInfo? corpusFile, DirectoryInfo 
     // ---- Step 2: a labeler ranks two summaries of each prompt, and a reward model learns the labeler's taste.
     Console.WriteLine(StyleRule.Description);
     var preferences = StyleRule.Rank(sft, rankedPrompts, noise: 0.05, random);
-    int heldOutPairs = preferences.Length / 5;
+    int heldOutPairs = preferences.Length / 5; // each prompt has one pair: no prompt is on both sides
     var reward = rlhf.Trainers.RewardModel(sft, new RewardModelOptions
     {
         Epochs = 2,
@@ -94,7 +96,7 @@ static void Quickstart(int seed, bool fast, FileInfo? corpusFile, DirectoryInfo 
         MaxResponseTokens = sampling.MaxNewTokens,
         Temperature = sampling.Temperature,
         Progress = new ConsoleProgress("PPO"),
-    }).Fit(ml.Data.LoadFromEnumerable(train.Take(4_000).Select(m => m.AsPrompt())));
+    }).Fit(ml.Data.LoadFromEnumerable(trainPrompts.Take(4_000)));
 
     // ---- Evaluation on held-out types: the rule itself is the gold score.
     string[] prompts = [.. evaluationPrompts.Select(p => p.Prompt)];
@@ -197,7 +199,7 @@ static class SdkDocumentation
             : [];
         if (files.Length == 0)
             throw new FileNotFoundException($"No XML documentation was found in {packs}. Install the .NET SDK (not the runtime alone), or pass your own text with --corpus FILE.");
-        return [.. files.SelectMany(Members).DistinctBy(m => m.Signature).DistinctBy(m => (m.Signature, m.Summary))];
+        return [.. files.SelectMany(Members).DistinctBy(m => m.Signature)];
     }
 
     static IEnumerable<Member> Members(string file)
@@ -213,7 +215,7 @@ static class SdkDocumentation
             string parameters = name.Contains('(') ? "(" + string.Join(", ", name[(name.IndexOf('(') + 1)..].TrimEnd(')').Split(',').Select(p => Short(p.Split('.')[^1]))) + ")" : "";
             string signature = $"{Short(path[^2])}.{Short(path[^1]).Replace("#ctor", "new")}{parameters}";
             if (signature.Length <= 70)
-                yield return new Member(signature, summary, HeldOut: Hash.Of(string.Join('.', path[..^1])) % 10 == 0);
+                yield return new Member(signature, summary, HeldOut: Hash.Of(Short(path[^2])) % 10 == 0);
         }
     }
 
@@ -238,7 +240,7 @@ static class OwnText
         if (!file.Exists)
             throw new FileNotFoundException($"There is no corpus {file.FullName}. Check the path of --corpus.");
         return [.. File.ReadLines(file.FullName).Select(line => line.Split(' ', StringSplitOptions.RemoveEmptyEntries)).Where(words => words.Length is > 4 and < 30)
-            .Select(words => new Member(string.Join(' ', words[..3]), string.Join(' ', words[3..]), HeldOut: Hash.Of(string.Join(' ', words)) % 10 == 0))];
+            .Select(words => new Member(string.Join(' ', words[..3]), string.Join(' ', words[3..]), HeldOut: Hash.Of(string.Join(' ', words[..3])) % 10 == 0))];
     }
 }
 

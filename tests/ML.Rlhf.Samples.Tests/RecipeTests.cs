@@ -43,11 +43,19 @@ public sealed class RecipeTests(ITestOutputHelper output)
         var ml = new MLContext(seed: 1);
         var rlhf = ml.Rlhf();
 
-        using var gpt = rlhf.Trainers.Gpt(new GptOptions { Steps = 600, BatchSize = 16, WarmupSteps = 50 }).Fit(ml.Data.LoadFromEnumerable(
+        // A thousand instructions do not teach a model English: it reads stories, too.
+        var stories = File.ReadLines(Repository.RealData("tinystories.txt")).Where(line => line.Length > 20).Take(8_000);
+        using var gpt = rlhf.Trainers.Gpt(new GptOptions
+        {
+            Architecture = GptArchitecture.Micro with { VocabularySize = 2048 },
+            Steps = 800,
+            BatchSize = 16,
+            WarmupSteps = 50,
+        }).Fit(ml.Data.LoadFromEnumerable(
             pairs[held..].SelectMany(p => new[] { p.Prompt + p.Chosen, p.Prompt + p.Rejected })
-                .Concat(demonstrations[held..].Select(d => d.Prompt + d.Completion)).Select(text => new Document { Text = text })));
+                .Concat(demonstrations[held..].Select(d => d.Prompt + d.Completion)).Concat(stories).Select(text => new Document { Text = text })));
         using var sft = rlhf.Trainers.SupervisedFineTuning(gpt).Fit(ml.Data.LoadFromEnumerable(demonstrations[held..]));
-        using var reward = rlhf.Trainers.RewardModel(sft, new RewardModelOptions { LearningRate = 5e-4, BatchSize = 8, WarmupSteps = 5 })
+        using var reward = rlhf.Trainers.RewardModel(sft, new RewardModelOptions { Epochs = 2, LearningRate = 5e-4, BatchSize = 16, WarmupSteps = 5 })
             .Fit(ml.Data.LoadFromEnumerable(pairs[held..]));
 
         var metrics = rlhf.EvaluateRewardModel(reward, ml.Data.LoadFromEnumerable(pairs[..held]));

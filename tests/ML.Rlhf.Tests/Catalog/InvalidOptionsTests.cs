@@ -13,7 +13,7 @@ public sealed class InvalidOptionsTests
         "MicroBatchSize is 0, but must be at least 1, or null for the whole batch; ";
 
     private const string Sampling =
-        "SamplingOptions: MaxNewTokens is 0, but must be at least 1; Temperature is -1, but must be a finite number of at least 0; " +
+        "SamplingOptions: MaxNewTokens is 0, but must be at least 1; Temperature is -1, but must be 0 (always the likeliest token), or finite and at least 0.001; " +
         "TopK is -1, but must be at least 0 (0 draws from all tokens); TopP is 1.5, but must be above 0 and at most 1";
 
     private static readonly SamplingOptions s_badSampling = new() { MaxNewTokens = 0, Temperature = -1, TopK = -1, TopP = 1.5f };
@@ -35,8 +35,8 @@ public sealed class InvalidOptionsTests
         Assert.Equal(
             $"GptOptions: {Optimization}Steps is 0, but must be at least 1; BatchSize is 0, but must be at least 1; " +
             "Dropout is 1, but must be in [0, 1); EvaluateEvery is 0, but must be at least 1; " +
-            "GptArchitecture: Layers is 0, but must be at least 1; Width is 3, but must be a positive multiple of Heads (2); " +
-            "ContextLength is 1, but must be at least 2; VocabularySize is 1, but must be at least 2; " +
+            "GptArchitecture: Layers is 0, but must be from 1 to 10000; Width is 3, but must be a positive multiple of Heads (2), at most 1048576; " +
+            "ContextLength is 1, but must be from 2 to 16777216; VocabularySize is 1, but must be from 2 to 16777216; " +
             $"{Sampling}.",
             Assert.Throws<ArgumentException>(() => _trainers.Gpt(options)).Message);
     }
@@ -80,7 +80,7 @@ public sealed class InvalidOptionsTests
             "PpoOptions: Episodes is 0, but must be at least 1; EpochsPerUpdate is 0, but must be at least 1; " +
             "MinibatchesPerEpoch is 5, but must be at least 1 and at most EpisodesPerUpdate (4); " +
             "MaxResponseTokens is 0, but must be at least 1; " +
-            "Temperature is 0, but must be a finite number above 0; KlCoefficient is NaN, but must be a finite number of at least 0; " +
+            "Temperature is 0, but must be finite and at least 0.001; KlCoefficient is NaN, but must be a finite number of at least 0; " +
             "UnfinishedScore is -Infinity, but must be finite or null; Gamma is 1.1, but must be in [0, 1]; " +
             "Lambda is -0.1, but must be in [0, 1]; ClipRange is 0, but must be above 0; ValueClipRange is 0, but must be above 0; " +
             "ValueCoefficient is -1, but must be at least 0; " +

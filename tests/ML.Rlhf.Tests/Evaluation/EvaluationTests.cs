@@ -63,11 +63,9 @@ public sealed class EvaluationTests
         ]));
 
         double Score(int tokens) => Math.Sin(0.1 * tokens);
-        double Loss(int chosen, int rejected) => Math.Log(1 + Math.Exp(Score(rejected) - Score(chosen)));
         Assert.Equal((4, 1), (metrics.PairCount, metrics.TieCount));
         Assert.Equal((2 + 0.5) / 4, metrics.Accuracy);
         Assert.Equal((2 + 0.5) / 4, metrics.LengthBaselineAccuracy);
-        Assert.Equal((Loss(4, 3) + Loss(3, 6) + Loss(4, 4) + Loss(4, 2)) / 4, metrics.Loss, 1e-5);
         Assert.Equal((Score(4) + Score(3) + Score(4) + Score(4)) / 4, metrics.MeanChosenScore, 1e-5);
         Assert.Equal((Score(3) + Score(6) + Score(4) + Score(2)) / 4, metrics.MeanRejectedScore, 1e-5);
     }
@@ -93,7 +91,6 @@ public sealed class EvaluationTests
         var metrics = Rlhf.EvaluateRewardModel(model, _ml.Data.LoadFromEnumerable(Tiny.Preferences));
 
         Assert.Equal((8, 8, 0.5), (metrics.PairCount, metrics.TieCount, metrics.Accuracy));
-        Assert.Equal(Math.Log(2), metrics.Loss, 1e-9);
     }
 
     [Fact]
@@ -184,7 +181,7 @@ public sealed class EvaluationTests
             () => Rlhf.EvaluateLanguageModel(Tiny.Model, _ml.Data.LoadFromEnumerable(Array.Empty<Document>()))).Message);
         Assert.StartsWith("The data has no rows, so there are no demonstrations to use", Assert.Throws<InvalidOperationException>(
             () => Rlhf.EvaluateDemonstrations(Tiny.Model, _ml.Data.LoadFromEnumerable(Array.Empty<Demonstration>()))).Message);
-        Assert.StartsWith("The data has no rows, so there are no preferences to evaluate", Assert.Throws<InvalidOperationException>(
+        Assert.StartsWith("The data has no rows, so there are no preferences to use", Assert.Throws<InvalidOperationException>(
             () => Rlhf.EvaluateRewardModel(Tiny.Reward, _ml.Data.LoadFromEnumerable(Array.Empty<Preference>()))).Message);
         Assert.StartsWith("The data has no rows, so there are no prompts to use", Assert.Throws<InvalidOperationException>(
             () => Rlhf.EvaluatePolicy(Tiny.Model, Tiny.Model, _ml.Data.LoadFromEnumerable(Array.Empty<PromptOnly>()))).Message);

@@ -1,5 +1,7 @@
 using System.IO.Compression;
+using System.Security.Cryptography;
 using System.Text;
+using System.Text.RegularExpressions;
 using Microsoft.ML;
 
 namespace ML.Rlhf.Tests.Models;
@@ -129,7 +131,7 @@ public sealed class DamagedFileTests : IDisposable
     }
 
     [Theory]
-    [InlineData("\"Heads\": 2", "\"Heads\": 3", "GptArchitecture: Width is 16, but must be a positive multiple of Heads (3).")]
+    [InlineData("\"Heads\": 2", "\"Heads\": 3", "GptArchitecture: Width is 16, but must be a positive multiple of Heads (3), at most 1048576.")]
     [InlineData("\"Heads\": 2", "\"Heads\": \"two\"", "The JSON value could not be converted to System.Int32.")]
     [InlineData("\"Heads\": 2,", "", "JSON deserialization for type 'ML.Rlhf.GptArchitecture' was missing required properties")]
     [InlineData("{", "[", "")]
@@ -139,6 +141,28 @@ public sealed class DamagedFileTests : IDisposable
 
         AssertError($"'{Zip}' cannot be loaded: architecture.json is not a valid GPT architecture: {problem}",
             "The file is damaged; save the model again.");
+    }
+
+    [Fact]
+    public void A_model_larger_than_its_file_takes_no_memory()
+    {
+        // Whoever writes such a file on purpose writes its checksum too.
+        byte[] before = [], after = [];
+        Edit("architecture.json", content =>
+        {
+            before = SHA256.HashData(content);
+            string json = Regex.Replace(Encoding.UTF8.GetString(content), "\"ContextLength\": [0-9]+", "\"ContextLength\": 16000000");
+            content = Encoding.UTF8.GetBytes(json);
+            after = SHA256.HashData(content);
+            return content;
+        });
+        Edit("Model.key", content =>
+        {
+            after.CopyTo(content.AsSpan(content.AsSpan().IndexOf(before)));
+            return content;
+        });
+
+        AssertError($"'{Zip}' cannot be loaded: The model has 25600", "The file is damaged; save the model again.");
     }
 
     [Theory]
@@ -168,7 +192,7 @@ public sealed class DamagedFileTests : IDisposable
         });
 
         AssertError($"'{Zip}' cannot be loaded: The sampling options of the model are damaged: SamplingOptions: Temperature is -1, " +
-            "but must be a finite number of at least 0. ", "Copy the file or save the model again.");
+            "but must be 0 (always the likeliest token), or finite and at least 0.001. ", "Copy the file or save the model again.");
     }
 
     [Fact]

@@ -1,5 +1,6 @@
 using Microsoft.ML;
 using Microsoft.ML.Data;
+using Microsoft.ML.Runtime;
 
 namespace ML.Rlhf.Tests.Ppo;
 
@@ -49,6 +50,28 @@ public sealed class PpoTrainerTests
         Assert.All(seen, s => Assert.InRange(s.Answer.Length, 0, 5));
         Assert.DoesNotContain(seen, s => s.Answer.Contains('<'));
         Assert.InRange(seen.Select(s => s.Answer).Distinct().Count(), 4, 8);
+    }
+
+    [Fact]
+    public void A_function_may_keep_tensors_of_its_own()
+    {
+        TorchSharp.torch.Tensor? bonus = null;
+
+        Fit((_, answer) => (bonus ??= TorchSharp.torch.ones(1)).data<float>()[0] * answer.Length, Options).Dispose();
+
+        Assert.False(bonus!.IsInvalid);
+        bonus.Dispose();
+    }
+
+    [Fact]
+    public void A_transformer_that_drops_rows_is_no_reward()
+    {
+        var rows = _ml.Data.LoadFromEnumerable([new Review()]);
+        var dropping = new DroppingTransformer(_ml.Transforms.CopyColumns("Score", "Text").Fit(rows));
+
+        var error = Assert.Throws<ArgumentException>(() => _ml.Rlhf().Trainers.Ppo(Tiny.Model, dropping, Options).Fit(Prompts));
+
+        Assert.StartsWith("The reward transformer drops or adds rows, but PPO needs one score for each response.", error.Message);
     }
 
     [Fact]
@@ -268,6 +291,16 @@ public sealed class PpoTrainerTests
         return _ml.Transforms.Text.FeaturizeText("Features", "Text")
             .Append(_ml.BinaryClassification.Trainers.SdcaLogisticRegression(maximumNumberOfIterations: 5))
             .Fit(_ml.Data.LoadFromEnumerable(rows));
+    }
+
+    /// <summary>Says of itself that it does not map row to row, as filters do.</summary>
+    private sealed class DroppingTransformer(ITransformer inner) : ITransformer
+    {
+        public bool IsRowToRowMapper => false;
+        public DataViewSchema GetOutputSchema(DataViewSchema inputSchema) => inner.GetOutputSchema(inputSchema);
+        public IRowToRowMapper GetRowToRowMapper(DataViewSchema inputSchema) => inner.GetRowToRowMapper(inputSchema);
+        public IDataView Transform(IDataView input) => inner.Transform(input);
+        void ICanSaveModel.Save(ModelSaveContext ctx) => throw new NotSupportedException();
     }
 
     private sealed class Review

@@ -144,7 +144,7 @@ public class SamplerTests
         int heard = 0;
 
         Assert.Throws<OperationCanceledException>(() => Sampler.Generate(
-            TinyGpt.Fresh(), [[1]], Streams(1), Never, new SamplingOptions { MaxNewTokens = 20 }, cancellationToken: source.Token,
+            TinyGpt.Fresh(), [[1]], Streams(1), Never, new SamplingOptions { MaxNewTokens = 20 }, checkCanceled: source.Token.ThrowIfCancellationRequested,
             onToken: (_, _) =>
             {
                 if (++heard == 3)
@@ -166,7 +166,7 @@ public class SamplerTests
             withLogProbabilities: true));
         LiveTensors.AssertNoneLeftBy(() => Assert.Throws<OperationCanceledException>(() => Sampler.Generate(
             model, prompts, Streams(3), Never, new SamplingOptions(), onToken: (_, _) => cancelled.Cancel(),
-            cancellationToken: cancelled.Token)));
+            checkCanceled: cancelled.Token.ThrowIfCancellationRequested)));
     }
 
     private static RandomStream[] Streams(int count) => [.. Enumerable.Range(0, count).Select(i => new RandomStream(7, (ulong)i))];

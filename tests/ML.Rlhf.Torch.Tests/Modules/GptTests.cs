@@ -205,6 +205,34 @@ public class GptTests
     }
 
     [Fact]
+    public void Several_tokens_after_a_filled_cache_need_a_mask()
+    {
+        using var scope = NewDisposeScope();
+        using var noGrad = no_grad();
+        var model = TinyGpt.Random();
+        using var cache = new KeyValueCache(model, rows: 1, capacity: 5);
+        model.Hidden(tensor(new long[,] { { 1, 2, 3 } }), cache: cache);
+
+        var error = Assert.Throws<ArgumentException>(() => model.Hidden(tensor(new long[,] { { 4, 5 } }), cache: cache));
+
+        Assert.StartsWith("2 tokens follow 3 in the cache without a mask", error.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void A_cache_that_is_full_says_so()
+    {
+        using var scope = NewDisposeScope();
+        using var noGrad = no_grad();
+        var model = TinyGpt.Random();
+        using var cache = new KeyValueCache(model, rows: 1, capacity: 2);
+        model.Hidden(tensor(new long[,] { { 1, 2 } }), cache: cache);
+
+        var error = Assert.Throws<ArgumentException>(() => model.Hidden(tensor(new long[,] { { 3 } }), cache: cache));
+
+        Assert.StartsWith("3 tokens do not fit the cache's capacity of 2", error.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
     public void An_architecture_reports_all_its_problems_at_once()
     {
         var wrong = new GptArchitecture { Layers = 0, Heads = 3, Width = 16, ContextLength = 1, VocabularySize = 1 };
@@ -212,8 +240,8 @@ public class GptTests
         var error = Assert.Throws<ArgumentException>(() => new Gpt(wrong));
 
         Assert.Equal(
-            "GptArchitecture: Layers is 0, but must be at least 1; Width is 16, but must be a positive multiple of Heads (3); " +
-            "ContextLength is 1, but must be at least 2; VocabularySize is 1, but must be at least 2.", error.Message);
+            "GptArchitecture: Layers is 0, but must be from 1 to 10000; Width is 16, but must be a positive multiple of Heads (3), at most 1048576; " +
+            "ContextLength is 1, but must be from 2 to 16777216; VocabularySize is 1, but must be from 2 to 16777216.", error.Message);
     }
 
     [Fact]

@@ -174,7 +174,7 @@ public class TrajectoryTests
     {
         using var noGrad = no_grad();
         Tensor logProbs = LogProbs(policy, episodes), values = (episodes with { Mask = valueMask }).Values(value);
-        var noScore = zeros(episodes.Rows);
+        var noScore = zeros(episodes.Ids.shape[0]);
         var rewards = PolicyRewards.WithKlPenalty(logProbs, LogProbs(reference, episodes), episodes.Mask, noScore, options.KlCoefficient);
         rewards = rewards.scatter_add(-1, data["score_index"].Tensor(ScalarType.Int64).unsqueeze(-1),
             data["scores"].Tensor().unsqueeze(-1));
