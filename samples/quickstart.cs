@@ -2,9 +2,9 @@
 #:project ../src/ML.Rlhf/ML.Rlhf.csproj
 #:package System.CommandLine
 
-// From text to an aligned GPT, with the three steps of InstructGPT, on text that every .NET developer already has: the XML documentation of the SDK.
-// A small GPT learns to write the summary of an API member from its signature; a simulated labeler, who has a style rule in mind, ranks its summaries;
-// a reward model learns the labeler's taste; PPO aligns the GPT with it. The rule itself is the gold score in the end.
+// From text to an aligned GPT, with the three steps of InstructGPT, on text that every .NET developer already has: the XML documentation
+// of the SDK. A small GPT learns to write the summary of an API member from its signature; a simulated labeler, who has a style rule in
+// mind, ranks its summaries; a reward model learns the labeler's taste; PPO aligns the GPT with it. The rule itself is the gold score.
 //
 //   dotnet run samples/quickstart.cs                       about 4 minutes on 2 cores
 //   dotnet run samples/quickstart.cs -- --fast             under 1 minute, smaller numbers
@@ -26,7 +26,11 @@ CultureInfo.CurrentCulture = CultureInfo.InvariantCulture;
 var seedOption = new Option<int>("--seed") { Description = "Seed of everything random.", DefaultValueFactory = _ => 1 };
 var fastOption = new Option<bool>("--fast") { Description = "A shorter run." };
 var corpusOption = new Option<FileInfo?>("--corpus") { Description = "Your own text, one example per line." };
-var outputOption = new Option<DirectoryInfo>("--output") { Description = "Where models are saved.", DefaultValueFactory = _ => new DirectoryInfo("quickstart-output") };
+var outputOption = new Option<DirectoryInfo>("--output") 
+{
+    Description = "Where models are saved.",
+    DefaultValueFactory = _ => new DirectoryInfo("quickstart-output"),
+};
 var command = new RootCommand("From text to an aligned GPT.") { seedOption, fastOption, corpusOption, outputOption };
 command.SetAction(arguments => Quickstart(
     arguments.GetValue(seedOption), arguments.GetValue(fastOption), arguments.GetValue(corpusOption), arguments.GetValue(outputOption)!));
@@ -49,7 +53,8 @@ static void Quickstart(int seed, bool fast, FileInfo? corpusFile, DirectoryInfo 
     PromptOnly[] evaluationPrompts = [.. held.Select(m => m.AsPrompt()).DistinctBy(p => p.Prompt).Take(fast ? 200 : 400)];
     Console.WriteLine($"{members.Count} members; {held.Length} of held-out types. For example: {train[0].Signature} -> {train[0].Summary}");
     if (evaluationPrompts.Length < 200)
-        throw new InvalidOperationException($"The corpus leaves {evaluationPrompts.Length} held-out prompts, but the evaluation needs 200. Use a longer corpus.");
+        throw new InvalidOperationException(
+            $"The corpus leaves {evaluationPrompts.Length} held-out prompts, but the evaluation needs 200. Use a longer corpus.");
 
     // ---- Step 0: a tokenizer, and a GPT that has read the documentation.
     var corpus = ml.Data.LoadFromEnumerable(train.Select(m => new Document { Text = m.AsDocument() }));
@@ -85,7 +90,8 @@ static void Quickstart(int seed, bool fast, FileInfo? corpusFile, DirectoryInfo 
         Progress = new ConsoleProgress("reward model"),
     }).Fit(ml.Data.LoadFromEnumerable(preferences[heldOutPairs..]));
     var accuracy = rlhf.EvaluateRewardModel(reward, ml.Data.LoadFromEnumerable(preferences[..heldOutPairs]));
-    Console.WriteLine($"reward model accuracy={accuracy.Accuracy:F3} length-baseline={accuracy.LengthBaselineAccuracy:F3} pairs={accuracy.PairCount}");
+    Console.WriteLine($"reward model accuracy={accuracy.Accuracy:F3} length-baseline={accuracy.LengthBaselineAccuracy:F3} " +
+        $"pairs={accuracy.PairCount}");
 
     // ---- Step 3: PPO against the reward model.
     var policy = rlhf.Trainers.Ppo(sft, reward, new PpoOptions
@@ -108,12 +114,17 @@ static void Quickstart(int seed, bool fast, FileInfo? corpusFile, DirectoryInfo 
     Console.WriteLine($"tokens per summary sft={metricsBefore.ResponseLength:F1} ppo={metricsAfter.ResponseLength:F1}; " +
         $"finished sft={metricsBefore.EndRate:P0} ppo={metricsAfter.EndRate:P0}");
     for (int i = 0; i < 5; i++)
-        Console.WriteLine($"  {prompts[i].TrimEnd()}\n    sft {StyleRule.Score(before[i]):F2}  {before[i].Trim()}\n    ppo {StyleRule.Score(after[i]):F2}  {after[i].Trim()}");
+    {
+        Console.WriteLine($"  {prompts[i].TrimEnd()}");
+        Console.WriteLine($"    sft {StyleRule.Score(before[i]):F2}  {before[i].Trim()}");
+        Console.WriteLine($"    ppo {StyleRule.Score(after[i]):F2}  {after[i].Trim()}");
+    }
 
     // ---- One file per model; any ML.NET program with this package can load them.
     output.Create();
+    var demonstrationData = ml.Data.LoadFromEnumerable(demonstrations);
     foreach (var (name, model, data) in new (string, ITransformer, IDataView)[]
-        { ("sft.zip", sft, promptData), ("reward.zip", reward, ml.Data.LoadFromEnumerable(demonstrations)), ("policy.zip", policy, promptData) })
+        { ("sft.zip", sft, promptData), ("reward.zip", reward, demonstrationData), ("policy.zip", policy, promptData) })
     {
         string path = Path.Combine(output.FullName, name);
         ml.Model.Save(model, data.Schema, path);
@@ -159,7 +170,9 @@ static class StyleRule
         return ((verb ? 1 : 0) + (brief ? 1 : 0) + (plain ? 1 : 0)) / 3.0;
     }
 
-    /// <summary>Two summaries of each prompt by the model, ranked by the rule. Pairs that the rule finds equal teach nothing and are left out.</summary>
+    /// <summary>
+    /// Two summaries of each prompt by the model, ranked by the rule. Pairs that the rule finds equal teach nothing and are left out.
+    /// </summary>
     public static Preference[] Rank(TextGenerationTransformer model, PromptOnly[] prompts, double noise, Random random)
     {
         string[] texts = [.. prompts.Select(p => p.Prompt)];
@@ -194,11 +207,11 @@ static class SdkDocumentation
     {
         // .../shared/Microsoft.NETCore.App/10.0.0/ -> .../packs/*.Ref/10.0.0/ref/net10.0/*.xml
         string packs = Path.GetFullPath(Path.Combine(RuntimeEnvironment.GetRuntimeDirectory(), "../../../packs"));
-        string[] files = Directory.Exists(packs)
-            ? [.. Directory.EnumerateFiles(packs, "*.xml", SearchOption.AllDirectories).Where(f => f.Contains($"{Path.DirectorySeparatorChar}ref{Path.DirectorySeparatorChar}")).Order(StringComparer.Ordinal)]
-            : [];
+        string[] files = Directory.Exists(packs) ? Directory.GetFiles(packs, "*.xml", SearchOption.AllDirectories) : [];
+        Array.Sort(files, StringComparer.Ordinal);
         if (files.Length == 0)
-            throw new FileNotFoundException($"No XML documentation was found in {packs}. Install the .NET SDK (not the runtime alone), or pass your own text with --corpus FILE.");
+            throw new FileNotFoundException($"No XML documentation was found in {packs}. Install the .NET SDK (not the runtime alone), " +
+                "or pass your own text with --corpus FILE.");
         return [.. files.SelectMany(Members).DistinctBy(m => m.Signature)];
     }
 
@@ -206,16 +219,17 @@ static class SdkDocumentation
     {
         foreach (var member in XDocument.Load(file).Descendants("member"))
         {
+            // M:System.String.Trim(System.Char[]) -> String.Trim(Char[])
             string name = member.Attribute("name")?.Value ?? "", summary = Text(member.Element("summary"));
-            if (name.StartsWith("T:") || name.Contains(".Intrinsics.") || name.Contains('#') && !name.Contains("#ctor") || summary.Length is < 10 or > 120 || !summary.EndsWith('.'))
+            bool generated = name.Contains(".Intrinsics.") || name.Contains('#') && !name.Contains("#ctor");
+            string[] parts = name.Split('(', 2), path = parts[0].Split('.', ':');
+            if (name.StartsWith("T:") || generated || path.Length < 3 || summary.Length is < 10 or > 120 || !summary.EndsWith('.'))
                 continue;
-            string[] path = name[2..].Split('(')[0].Split('.');
-            if (path.Length < 2)
-                continue;
-            string parameters = name.Contains('(') ? "(" + string.Join(", ", name[(name.IndexOf('(') + 1)..].TrimEnd(')').Split(',').Select(p => Short(p.Split('.')[^1]))) + ")" : "";
-            string signature = $"{Short(path[^2])}.{Short(path[^1]).Replace("#ctor", "new")}{parameters}";
+            string type = Short(path[^2]), signature = $"{type}.{Short(path[^1]).Replace("#ctor", "new")}";
+            if (parts.Length == 2)
+                signature += "(" + string.Join(", ", parts[1].TrimEnd(')').Split(',').Select(p => Short(p.Split('.')[^1]))) + ")";
             if (signature.Length <= 70)
-                yield return new Member(signature, summary, HeldOut: Hash.Of(Short(path[^2])) % 10 == 0);
+                yield return new Member(signature, summary, HeldOut: Hash.Of(type) % 10 == 0);
         }
     }
 
@@ -226,8 +240,11 @@ static class SdkDocumentation
     {
         if (summary is null)
             return "";
-        foreach (var element in summary.Descendants().Where(e => e.IsEmpty || e.Value == "").ToArray())
-            element.Value = Short((element.Attributes().FirstOrDefault(a => a.Name.LocalName is "cref" or "name" or "langword")?.Value ?? "").Split('(')[0].Split('.', ':')[^1]);
+        foreach (var element in summary.Descendants().Where(e => e.Value == "").ToArray())
+        {
+            var target = element.Attribute("cref") ?? element.Attribute("name") ?? element.Attribute("langword");
+            element.Value = Short((target?.Value ?? "").Split('(')[0].Split('.', ':')[^1]);
+        }
         return Regex.Split(Regex.Replace(summary.Value, @"\s+", " ").Trim(), @"(?<=\.)\s")[0];
     }
 }
@@ -239,8 +256,11 @@ static class OwnText
     {
         if (!file.Exists)
             throw new FileNotFoundException($"There is no corpus {file.FullName}. Check the path of --corpus.");
-        return [.. File.ReadLines(file.FullName).Select(line => line.Split(' ', StringSplitOptions.RemoveEmptyEntries)).Where(words => words.Length is > 4 and < 30)
-            .Select(words => new Member(string.Join(' ', words[..3]), string.Join(' ', words[3..]), HeldOut: Hash.Of(string.Join(' ', words[..3])) % 10 == 0))];
+        return [.. from line in File.ReadLines(file.FullName)
+                   let words = line.Split(' ', StringSplitOptions.RemoveEmptyEntries)
+                   where words.Length is > 4 and < 30
+                   let prompt = string.Join(' ', words[..3])
+                   select new Member(prompt, string.Join(' ', words[3..]), HeldOut: Hash.Of(prompt) % 10 == 0)];
     }
 }
 
@@ -258,7 +278,9 @@ sealed class ConsoleProgress(string stage) : IProgress<TrainingProgress>
         bool last = p.Step == p.TotalSteps;
         if (Console.IsOutputRedirected && !last && p.Step * 10 / p.TotalSteps == (p.Step - 1) * 10 / p.TotalSteps)
             return;
-        string what = p is PpoProgress ppo ? $"score {ppo.Score,6:F2}  KL {ppo.Kl,5:F2}" : $"loss {p.Loss,6:F3}  {p.TokensPerSecond,6:F0} tokens/s";
+        string what = p is PpoProgress ppo
+            ? $"score {ppo.Score,6:F2}  KL {ppo.Kl,5:F2}"
+            : $"loss {p.Loss,6:F3}  {p.TokensPerSecond,6:F0} tokens/s";
         string line = $"{stage,-12} {p.Step,5}/{p.TotalSteps,-5} {what}  left {p.Remaining:m\\:ss}";
         Console.Write(Console.IsOutputRedirected ? line + "\n" : "\r" + line + (last ? "\n" : ""));
     }

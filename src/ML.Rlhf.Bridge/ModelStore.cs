@@ -54,7 +54,8 @@ internal static class ModelStore
         }
         catch (Exception e) when (e is ArgumentException or OverflowException)
         {
-            throw env.Process(new FormatException($"Model component '{id}' is damaged in this file ({e.Message}): save the model again, or get a whole copy."));
+            throw env.Process(new FormatException($"Model component '{id}' is damaged in this file ({e.Message}): save the model " +
+                "again, or get a whole copy."));
         }
         catch (EndOfStreamException)
         {

@@ -22,14 +22,14 @@ public sealed class RlhfCatalog
     internal RlhfCatalog(MLContext context)
     {
         _context = context;
-        Trainers = new RlhfTrainerCatalog(context);
+        Trainers = new TrainerCatalog(context);
         Tokenizers = new TokenizerCatalog(context);
         Transforms = new TransformCatalog(context);
         Models = new ModelCatalog(context);
     }
 
     /// <summary>The three steps of InstructGPT, and the pretraining before them.</summary>
-    public RlhfTrainerCatalog Trainers { get; }
+    public TrainerCatalog Trainers { get; }
 
     /// <summary>Tokenizers, ready made or trained.</summary>
     public TokenizerCatalog Tokenizers { get; }
@@ -62,7 +62,8 @@ public sealed class RlhfCatalog
         Evaluation.Demonstrations(_context, model, data, promptColumnName, completionColumnName);
 
     /// <summary>Measures how far a policy has moved from the model that it began as, on its own answers to held-out prompts.</summary>
-    /// <param name="policy">The policy. It answers with its own <see cref="TextGenerationTransformer.Sampling"/>, without top-k and top-p.</param>
+    /// <param name="policy">The policy. It answers with its own <see cref="TextGenerationTransformer.Sampling"/>, without top-k and
+    /// top-p.</param>
     /// <param name="reference">The model to compare with; it needs the same tokenizer.</param>
     /// <param name="prompts">Held-out prompts.</param>
     /// <param name="promptColumnName">The text column of prompts.</param>
@@ -74,7 +75,9 @@ public sealed class RlhfCatalog
         string promptColumnName = TextGenerationTransformer.DefaultPromptColumn) =>
         Evaluation.Policy(_context, policy, reference, prompts, promptColumnName);
 
-    /// <summary>Measures how often a reward model agrees with people, beside a rule that only compares the lengths of the answers.</summary>
+    /// <summary>
+    /// Measures how often a reward model agrees with people, beside a rule that only compares the lengths of the answers.
+    /// </summary>
     /// <param name="model">The reward model.</param>
     /// <param name="data">Held-out preferences.</param>
     /// <param name="promptColumnName">The text column of prompts.</param>
@@ -89,11 +92,11 @@ public sealed class RlhfCatalog
 }
 
 /// <summary>Makes trainers: <c>ml.Rlhf().Trainers</c>.</summary>
-public sealed class RlhfTrainerCatalog
+public sealed class TrainerCatalog
 {
     private readonly MLContext _context;
 
-    internal RlhfTrainerCatalog(MLContext context) => _context = context;
+    internal TrainerCatalog(MLContext context) => _context = context;
 
     /// <summary>Trains a GPT from nothing on a corpus of text.</summary>
     /// <param name="textColumnName">The text column, one document per row.</param>
@@ -168,8 +171,8 @@ public sealed class RlhfTrainerCatalog
     /// <summary>Aligns a model with a fitted reward: step 3 of InstructGPT.</summary>
     /// <param name="model">The model to start from, after step 1; it is copied, and the copy is held near it.</param>
     /// <param name="reward">
-    /// A reward model (<see cref="RewardTransformer"/>), or any fitted transformer that reads the text columns <c>Prompt</c>, <c>Completion</c>
-    /// or <c>Text</c> (the completion) and gives a score column.
+    /// A reward model (<see cref="RewardTransformer"/>), or any fitted transformer that reads the text columns <c>Prompt</c>,
+    /// <c>Completion</c> or <c>Text</c> (the completion) and gives a score column.
     /// </param>
     /// <param name="promptColumnName">The text column of prompts.</param>
     /// <param name="klCoefficient">β: what a nat of divergence from the model costs, in units of score.</param>
@@ -202,7 +205,8 @@ public sealed class RlhfTrainerCatalog
     /// <param name="klCoefficient">β: what a nat of divergence from the model costs, in units of score.</param>
     /// <param name="episodes">Answers to learn from.</param>
     public PpoTrainer Ppo(
-        TextGenerationTransformer model, Func<string, string, float> reward, string promptColumnName = TextGenerationTransformer.DefaultPromptColumn,
+        TextGenerationTransformer model, Func<string, string, float> reward,
+        string promptColumnName = TextGenerationTransformer.DefaultPromptColumn,
         double klCoefficient = 0.05, int episodes = 10_000) =>
         Ppo(model, reward, new PpoOptions { PromptColumnName = promptColumnName, KlCoefficient = klCoefficient, Episodes = episodes });
 

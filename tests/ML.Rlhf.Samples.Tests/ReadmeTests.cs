@@ -13,15 +13,19 @@ public sealed partial class ReadmeTests
         string tree = Readme[Readme.IndexOf("## Where things are", StringComparison.Ordinal)..];
         var projects = Regex.Matches(tree, @"^  (ML\.Rlhf[\w.]*)/", RegexOptions.Multiline).Select(m => m.Groups[1].Value).ToArray();
         Assert.Equal(
-            Directory.EnumerateDirectories(Path.Combine(Repository.Root, "src")).Concat(Directory.EnumerateDirectories(Path.Combine(Repository.Root, "tests")))
+            Directory.EnumerateDirectories(Path.Combine(Repository.Root,
+            "src")).Concat(Directory.EnumerateDirectories(Path.Combine(Repository.Root, "tests")))
                 .Select(Path.GetFileName).Where(name => name!.StartsWith("ML.", StringComparison.Ordinal)).Order(),
             projects.Order());
 
         foreach (string project in new[] { "ML.Rlhf", "ML.Rlhf.Torch" })
         {
-            string section = Regex.Match(tree, $@"^  {Regex.Escape(project)}/.*?(?=^  \S|^\w)", RegexOptions.Multiline | RegexOptions.Singleline).Value;
-            var listed = Regex.Matches(section, @"^    ((?:\w+/ ?)+)", RegexOptions.Multiline).SelectMany(m => m.Groups[1].Value.Split('/', StringSplitOptions.TrimEntries | StringSplitOptions.RemoveEmptyEntries));
-            var actual = Directory.EnumerateDirectories(Path.Combine(Repository.Root, "src", project)).Select(Path.GetFileName).Where(name => name is not ("bin" or "obj"));
+            string section = Regex.Match(tree, $@"^  {Regex.Escape(project)}/.*?(?=^  \S|^\w)",
+                RegexOptions.Multiline | RegexOptions.Singleline).Value;
+            var listed = Regex.Matches(section, @"^    ((?:\w+/ ?)+)", RegexOptions.Multiline).SelectMany(m =>
+                m.Groups[1].Value.Split('/', StringSplitOptions.TrimEntries | StringSplitOptions.RemoveEmptyEntries));
+            var actual = Directory.EnumerateDirectories(Path.Combine(Repository.Root, "src",
+                project)).Select(Path.GetFileName).Where(name => name is not ("bin" or "obj"));
             Assert.Equal(actual.Order(), listed.Order());
         }
     }

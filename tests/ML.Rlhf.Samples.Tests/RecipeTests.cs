@@ -8,8 +8,8 @@ namespace ML.Rlhf.Samples.Tests;
 public sealed class RecipeTests(ITestOutputHelper output)
 {
     /// <summary>
-    /// nanoGPT's recipe for a CPU (its README, "I only have a macbook"): 4 layers, 4 heads, width 128, context 64, batch 12, 2,000 steps, no dropout,
-    /// characters, the last tenth held out. It reports a validation loss of 1.88.
+    /// nanoGPT's recipe for a CPU (its README, "I only have a macbook"): 4 layers, 4 heads, width 128, context 64, batch 12, 2,000 steps,
+    /// no dropout, characters, the last tenth held out. It reports a validation loss of 1.88.
     /// </summary>
     [Fact]
     public void The_character_model_of_nanoGPT_reaches_its_validation_loss()
@@ -37,8 +37,10 @@ public sealed class RecipeTests(ITestOutputHelper output)
     [Fact]
     public void A_reward_model_tells_polite_from_rude_answers()
     {
-        var pairs = Rows("preferences.json", (e, prompt) => new Preference { Prompt = prompt, Chosen = Text(e, "chosen"), Rejected = Text(e, "rejected") });
-        var demonstrations = Rows("instructions.json", (e, prompt) => new Demonstration { Prompt = prompt, Completion = Text(e, "output") });
+        var pairs = Rows("preferences.json", (e, prompt) => new Preference { Prompt = prompt, Chosen = Text(e, "chosen"),
+            Rejected = Text(e, "rejected") });
+        var demonstrations = Rows("instructions.json", (e, prompt) => new Demonstration { Prompt = prompt,
+            Completion = Text(e, "output") });
         int held = pairs.Length / 5;
         var ml = new MLContext(seed: 1);
         var rlhf = ml.Rlhf();
@@ -53,9 +55,11 @@ public sealed class RecipeTests(ITestOutputHelper output)
             WarmupSteps = 50,
         }).Fit(ml.Data.LoadFromEnumerable(
             pairs[held..].SelectMany(p => new[] { p.Prompt + p.Chosen, p.Prompt + p.Rejected })
-                .Concat(demonstrations[held..].Select(d => d.Prompt + d.Completion)).Concat(stories).Select(text => new Document { Text = text })));
+                .Concat(demonstrations[held..].Select(d => d.Prompt + d.Completion)).Concat(stories).Select(text =>
+                    new Document { Text = text })));
         using var sft = rlhf.Trainers.SupervisedFineTuning(gpt).Fit(ml.Data.LoadFromEnumerable(demonstrations[held..]));
-        using var reward = rlhf.Trainers.RewardModel(sft, new RewardModelOptions { Epochs = 2, LearningRate = 5e-4, BatchSize = 16, WarmupSteps = 5 })
+        using var reward = rlhf.Trainers.RewardModel(sft, new RewardModelOptions { Epochs = 2, LearningRate = 5e-4, BatchSize = 16,
+            WarmupSteps = 5 })
             .Fit(ml.Data.LoadFromEnumerable(pairs[held..]));
 
         var metrics = rlhf.EvaluateRewardModel(reward, ml.Data.LoadFromEnumerable(pairs[..held]));

@@ -11,16 +11,19 @@ internal static class Repository
     public static string RealData(string name)
     {
         string path = Path.GetFullPath(Path.Combine(Root, "..", "shared", "data", name));
-        Assert.SkipUnless(File.Exists(path), $"{name} is not part of the repository: put it into ../shared/data beside it to run this test.");
+        Assert.SkipUnless(File.Exists(path), $"{name} is not part of the repository: put it into ../shared/data beside it to run this " +
+            "test.");
         return path;
     }
 
     /// <summary>Runs <c>dotnet</c> and gives all that it printed.</summary>
     public static async Task<(int ExitCode, string Output)> DotNet(params string[] arguments)
     {
-        var start = new ProcessStartInfo("dotnet", arguments) { WorkingDirectory = Root, RedirectStandardOutput = true, RedirectStandardError = true };
+        var start = new ProcessStartInfo("dotnet", arguments) { WorkingDirectory = Root, RedirectStandardOutput = true,
+            RedirectStandardError = true };
         // The test platform's own settings are not for the program under test.
-        foreach (string name in start.Environment.Keys.Where(k => k.StartsWith("TESTINGPLATFORM", StringComparison.Ordinal) || k.StartsWith("MSBUILD", StringComparison.Ordinal)).ToArray())
+        foreach (string name in start.Environment.Keys.Where(k => k.StartsWith("TESTINGPLATFORM", StringComparison.Ordinal)
+            || k.StartsWith("MSBUILD", StringComparison.Ordinal)).ToArray())
             start.Environment.Remove(name);
         using var process = Process.Start(start)!;
         var output = process.StandardOutput.ReadToEndAsync(TestContext.Current.CancellationToken);

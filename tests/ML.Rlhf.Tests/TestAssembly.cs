@@ -9,7 +9,9 @@ namespace ML.Rlhf.Tests;
 /// <summary>Test classes run side by side: more threads below each of them would only cost these tiny models time.</summary>
 public sealed class OneTorchThread
 {
-    /// <summary>Not a module initializer: programs that tests start in a process of their own load this assembly too, without libtorch.</summary>
+    /// <summary>
+    /// Not a module initializer: programs that tests start in a process of their own load this assembly too, without libtorch.
+    /// </summary>
     public OneTorchThread()
     {
         LibTorch.EnsureLoaded();

@@ -36,7 +36,8 @@ public class OptionsTests
         var error = Assert.Throws<ArgumentException>(wrong.Validate);
 
         Assert.Equal(
-            "SamplingOptions: MaxNewTokens is 0, but must be at least 1; Temperature is NaN, but must be 0 (always the likeliest token), or finite and at least 0.001; " +
+            "SamplingOptions: MaxNewTokens is 0, but must be at least 1; Temperature is NaN, but must be 0 (always the likeliest " +
+            "token), or finite and at least 0.001; " +
             "TopK is -1, but must be at least 0 (0 draws from all tokens); TopP is 0, but must be above 0 and at most 1.", error.Message);
     }
 }

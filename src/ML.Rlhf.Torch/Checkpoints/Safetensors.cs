@@ -7,8 +7,8 @@ using static TorchSharp.torch.nn;
 namespace ML.Rlhf.Torch.Checkpoints;
 
 /// <summary>
-/// Weights in the safetensors format: eight bytes of header length, a JSON header with the type, shape and place of each tensor, then the numbers.
-/// Reading creates nothing but tensors, and never more than the module that waits for them already holds.
+/// Weights in the safetensors format: eight bytes of header length, a JSON header with the type, shape and place of each tensor, then the
+/// numbers. Reading creates nothing but tensors, and never more than the module that waits for them already holds.
 /// </summary>
 internal static class Safetensors
 {
@@ -101,7 +101,8 @@ internal static class Safetensors
             using var json = JsonDocument.Parse(header);
             return [.. json.RootElement.EnumerateObject().Where(p => p.Name != "__metadata__").Select(Parse)];
         }
-        catch (Exception e) when (e is JsonException or InvalidOperationException or KeyNotFoundException or FormatException or OverflowException)
+        catch (Exception e) when (
+            e is JsonException or InvalidOperationException or KeyNotFoundException or FormatException or OverflowException)
         {
             throw Damaged($"its header is not valid: {e.Message}");
         }
@@ -114,7 +115,8 @@ internal static class Safetensors
             throw new FormatException($"tensor '{property.Name}' has type {dtype}, and only F32 is read");
         long[] shape = [.. property.Value.GetProperty("shape").EnumerateArray().Select(n => n.GetInt64())];
         long[] offsets = [.. property.Value.GetProperty("data_offsets").EnumerateArray().Select(n => n.GetInt64())];
-        if (offsets.Length != 2 || shape.Any(n => n < 0) || offsets[1] - offsets[0] != shape.Aggregate(1L, (a, b) => checked(a * b)) * sizeof(float))
+        if (offsets.Length != 2 || shape.Any(n => n < 0) || offsets[1] - offsets[0] != shape.Aggregate(1L, (a, b) =>
+            checked(a * b)) * sizeof(float))
             throw new FormatException($"tensor '{property.Name}' of shape [{string.Join(", ", shape)}] does not fill its bytes");
         return new Entry(property.Name, shape, offsets[0], offsets[1]);
     }
@@ -128,7 +130,8 @@ internal static class Safetensors
             if (!waiting.TryGetValue(entry.Name, out var parameter))
                 problems.Add($"'{entry.Name}' is not part of the model");
             else if (!parameter.shape.SequenceEqual(entry.Shape))
-                problems.Add($"'{entry.Name}' is [{string.Join(", ", entry.Shape)}], but the model has [{string.Join(", ", parameter.shape)}]");
+                problems.Add($"'{entry.Name}' is [{string.Join(", ", entry.Shape)}], but the model has " +
+                    $"[{string.Join(", ", parameter.shape)}]");
         }
         problems.AddRange(waiting.Keys.Except(entries.Select(e => e.Name)).Select(name => $"'{name}' is missing"));
         if (problems.Count > 0)

@@ -32,7 +32,8 @@ public static class MaskedStatistics
         {
             double n = mask.sum().ToDouble();
             if (n < 2)
-                throw new ArgumentException($"The unbiased variance needs at least 2 real tokens, but the mask has {n}. Use unbiased: false, or a larger batch.");
+                throw new ArgumentException($"The unbiased variance needs at least 2 real tokens, but the mask has {n}. Use unbiased: " +
+                    "false, or a larger batch.");
             variance = variance * (n / (n - 1));
         }
         return variance.MoveToOuterDisposeScope();

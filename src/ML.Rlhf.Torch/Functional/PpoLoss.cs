@@ -3,7 +3,9 @@ using static TorchSharp.torch;
 
 namespace ML.Rlhf.Torch.Functional;
 
-/// <summary>The losses of proximal policy optimisation (Schulman et al. 2017, arXiv 1707.06347), per token. Take masked means of them.</summary>
+/// <summary>
+/// The losses of proximal policy optimisation (Schulman et al. 2017, arXiv 1707.06347), per token. Take masked means of them.
+/// </summary>
 public static class PpoLoss
 {
     /// <summary>The log-ratio is held within ±20, so that one token cannot make the ratio infinite.</summary>
@@ -32,8 +34,8 @@ public static class PpoLoss
     }
 
     /// <summary>
-    /// Which tokens have a policy loss that clipping made larger, so that they teach nothing (<c>policy/clipfrac</c> of lm-human-preferences and
-    /// TRL counts these). A ratio that is out of range on the harmful side is not among them.
+    /// Which tokens have a policy loss that clipping made larger, so that they teach nothing (<c>policy/clipfrac</c> of
+    /// lm-human-preferences and TRL counts these). A ratio that is out of range on the harmful side is not among them.
     /// </summary>
     /// <returns>bool (B, R).</returns>
     internal static Tensor PolicyIsClipped(Tensor ratio, Tensor advantages, double clipRange)

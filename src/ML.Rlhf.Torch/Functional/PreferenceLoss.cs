@@ -9,7 +9,8 @@ public static class PreferenceLoss
 {
     /// <summary>
     /// −log σ(r_chosen − r_rejected − margin), the Bradley–Terry model's negative log-likelihood
-    /// (Ouyang et al. 2022, eq. 1, for K = 2; the margin is Llama 2's, arXiv 2307.09288, eq. 2). ln 2 per pair when the model knows nothing.
+    /// (Ouyang et al. 2022, eq. 1, for K = 2; the margin is Llama 2's, arXiv 2307.09288, eq. 2). ln 2 per pair when the model knows
+    /// nothing.
     /// </summary>
     /// <param name="chosen">Rewards of the preferred answers (B).</param>
     /// <param name="rejected">Rewards of the other answers (B).</param>
@@ -22,7 +23,9 @@ public static class PreferenceLoss
         return (-functional.logsigmoid(difference)).MoveToOuterDisposeScope();
     }
 
-    /// <summary>(r_chosen + r_rejected)², which holds the rewards of a pair around 0 (Eisenstein et al. 2023, arXiv 2312.09244; TRL's centering).</summary>
+    /// <summary>
+    /// (r_chosen + r_rejected)², which holds the rewards of a pair around 0 (Eisenstein et al. 2023, arXiv 2312.09244; TRL's centering).
+    /// </summary>
     /// <param name="chosen">Rewards of the preferred answers (B).</param>
     /// <param name="rejected">Rewards of the other answers (B).</param>
     /// <returns>(B).</returns>

@@ -102,7 +102,10 @@ internal static class Sampler
         return next;
     }
 
-    /// <summary>Ids (B, T), positions (B, T), attention mask (B, 1, T, T) and key mask for later steps (B, 1, 1, capacity); no masks without padding.</summary>
+    /// <summary>
+    /// Ids (B, T), positions (B, T), attention mask (B, 1, T, T) and key mask for later steps (B, 1, 1, capacity); no masks without
+    /// padding.
+    /// </summary>
     private static (Tensor Ids, Tensor Positions, Tensor? Mask, Tensor? KeyMask) LeftPad(
         IReadOnlyList<int[]> prompts, int longest, int capacity, Device device)
     {

@@ -15,12 +15,15 @@ public sealed record SamplingOptions
     /// <value>At least 0; 0, the default, draws from all.</value>
     public int TopK { get; init; }
 
-    /// <summary>Draws from the smallest set of tokens whose probabilities reach this sum (nucleus sampling, Holtzman et al. 2019).</summary>
+    /// <summary>
+    /// Draws from the smallest set of tokens whose probabilities reach this sum (nucleus sampling, Holtzman et al. 2019).
+    /// </summary>
     /// <value>In (0, 1]; 1, the default, draws from all.</value>
     public float TopP { get; init; } = 1;
 
     /// <summary>
-    /// The seed. A prompt gets the same completion with the same seed wherever it stands in the data; another seed gives another completion.
+    /// The seed. A prompt gets the same completion with the same seed wherever it stands in the data; another seed gives another
+    /// completion.
     /// </summary>
     public int Seed { get; init; }
 
@@ -36,8 +39,8 @@ public sealed record SamplingOptions
     {
         var problems = new OptionProblems(nameof(SamplingOptions));
         problems.Require(MaxNewTokens >= 1, nameof(MaxNewTokens), MaxNewTokens, "at least 1");
-        problems.Require(Temperature == 0 || Temperature >= MinimumTemperature && float.IsFinite(Temperature), nameof(Temperature), Temperature,
-            $"0 (always the likeliest token), or finite and at least {MinimumTemperature}");
+        problems.Require(Temperature == 0 || Temperature >= MinimumTemperature && float.IsFinite(Temperature),
+            nameof(Temperature), Temperature, $"0 (always the likeliest token), or finite and at least {MinimumTemperature}");
         problems.Require(TopK >= 0, nameof(TopK), TopK, "at least 0 (0 draws from all tokens)");
         problems.Require(TopP is > 0 and <= 1, nameof(TopP), TopP, "above 0 and at most 1");
         problems.Throw();

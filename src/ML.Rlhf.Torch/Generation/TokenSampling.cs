@@ -28,7 +28,9 @@ internal static class TokenSampling
         return logits.masked_fill(logits < top[TensorIndex.Ellipsis, (k - 1)..], double.NegativeInfinity);
     }
 
-    /// <summary>Removes the tail of the sorted distribution whose probabilities sum to at most 1 − p. The likeliest token always stays.</summary>
+    /// <summary>
+    /// Removes the tail of the sorted distribution whose probabilities sum to at most 1 − p. The likeliest token always stays.
+    /// </summary>
     private static Tensor KeepTopP(Tensor logits, float p)
     {
         var (ascending, order) = logits.sort(-1, descending: false);

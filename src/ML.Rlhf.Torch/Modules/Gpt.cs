@@ -135,11 +135,13 @@ public sealed class Gpt : Module
     /// <summary>Runs the blocks and gives the last hidden states.</summary>
     /// <param name="ids">Token ids, int64 (B, T).</param>
     /// <param name="positions">Position of each token, int64 (B, T); null counts from 0, or on from the cache.</param>
-    /// <param name="mask">Additive attention mask, (B, 1, T, keys); null is plain causal attention, right where padding stands on the right.</param>
+    /// <param name="mask">Additive attention mask, (B, 1, T, keys); null is plain causal attention, right where padding stands on the
+    /// right.</param>
     /// <param name="cache">Keys and values of the tokens before <paramref name="ids"/>; the new ones are appended to it.</param>
     /// <returns>Hidden states after the final norm, (B, T, C).</returns>
     /// <exception cref="ArgumentException">
-    /// The tokens reach past <see cref="GptArchitecture.ContextLength"/> or the cache's capacity, or several tokens follow a filled cache without a mask.
+    /// The tokens reach past <see cref="GptArchitecture.ContextLength"/> or the cache's capacity, or several tokens follow a filled cache
+    /// without a mask.
     /// </exception>
     public Tensor Hidden(Tensor ids, Tensor? positions = null, Tensor? mask = null, KeyValueCache? cache = null)
     {
@@ -147,7 +149,8 @@ public sealed class Gpt : Module
         long start = cache?.Length ?? 0, t = ids.shape[1];
         if (positions is null && start + t > Architecture.ContextLength)
             throw new ArgumentException(
-                $"{start + t} tokens do not fit the model's context of {Architecture.ContextLength}. Shorten the input, or use a model with a longer context.");
+                $"{start + t} tokens do not fit the model's context of {Architecture.ContextLength}. Shorten the input, or use a model " +
+                "with a longer context.");
 
         if (start > 0 && t > 1 && mask is null)
             throw new ArgumentException(
@@ -197,7 +200,8 @@ public sealed class Gpt : Module
         foreach (var (name, parameter) in named_parameters())
         {
             if (parameter.ndim >= 2)
-                parameter.normal_(0, name.EndsWith("c_proj.weight", StringComparison.Ordinal) ? residual : 0.02, generator); // init.normal_ ignores it
+                // init.normal_ ignores it
+                parameter.normal_(0, name.EndsWith("c_proj.weight", StringComparison.Ordinal) ? residual : 0.02, generator);
             else if (name.EndsWith("bias", StringComparison.Ordinal))
                 init.zeros_(parameter);
         }

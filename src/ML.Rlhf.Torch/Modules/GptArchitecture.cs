@@ -26,7 +26,8 @@ public sealed record GptArchitecture
     public required int ContextLength { get; init; }
 
     /// <summary>Tokens that the model knows.</summary>
-    /// <value>At least 2. Trainers replace it by the size of the tokenizer that they are given; without a tokenizer, they train one of this size.</value>
+    /// <value>At least 2. Trainers replace it by the size of the tokenizer that they are given; without a tokenizer, they train one of this
+    /// size.</value>
     public required int VocabularySize { get; init; }
 
     /// <summary>3 layers × 48, context 64: trains in seconds, for tests and first steps. 0.1 M parameters.</summary>
@@ -42,10 +43,12 @@ public sealed record GptArchitecture
     public static GptArchitecture Small { get; } = new() { Layers = 6, Heads = 6, Width = 384, ContextLength = 256, VocabularySize = 4096 };
 
     /// <summary>8 layers × 512, context 512. 29 M parameters.</summary>
-    public static GptArchitecture Medium { get; } = new() { Layers = 8, Heads = 8, Width = 512, ContextLength = 512, VocabularySize = 8192 };
+    public static GptArchitecture Medium { get; } =
+        new() { Layers = 8, Heads = 8, Width = 512, ContextLength = 512, VocabularySize = 8192 };
 
     /// <summary>GPT-2, smallest size: 12 layers × 768, context 1,024. 124 M parameters (Radford et al. 2019).</summary>
-    public static GptArchitecture Gpt2 { get; } = new() { Layers = 12, Heads = 12, Width = 768, ContextLength = 1024, VocabularySize = 50257 };
+    public static GptArchitecture Gpt2 { get; } =
+        new() { Layers = 12, Heads = 12, Width = 768, ContextLength = 1024, VocabularySize = 50257 };
 
     /// <summary>Trainable numbers of a GPT of this shape. The head shares the token embedding and adds none.</summary>
     public long ParameterCount
@@ -85,7 +88,8 @@ public sealed record GptArchitecture
         }
         catch (Exception e) when (e is JsonException or ArgumentException)
         {
-            throw new FormatException($"architecture.json is not a valid GPT architecture: {e.Message} The file is damaged; save the model again.");
+            throw new FormatException($"architecture.json is not a valid GPT architecture: {e.Message} The file is damaged; save the " +
+                "model again.");
         }
     }
 

@@ -47,8 +47,8 @@ internal sealed class ParameterBuffer : IDisposable
     public long MatrixElements { get; }
 
     /// <summary>
-    /// Gives every parameter a storage of its own again, with the values that it has now, and no gradient. A module that lives on would otherwise
-    /// keep the memory of all the others: the policy that of its value function.
+    /// Gives every parameter a storage of its own again, with the values that it has now, and no gradient. A module that lives on would
+    /// otherwise keep the memory of all the others: the policy that of its value function.
     /// </summary>
     public void Dispose()
     {

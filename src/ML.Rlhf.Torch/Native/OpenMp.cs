@@ -3,9 +3,9 @@ using System.Runtime.InteropServices;
 namespace ML.Rlhf.Torch.Native;
 
 /// <summary>
-/// How long libtorch's threads wait for each other awake. By default, GNU OpenMP lets a thread that waits spin for milliseconds. Where another program
-/// needs the same cores, the threads that spin take them from the threads that they wait for, and a small model trains three to five times slower.
-/// A short spin is as fast on an idle machine.
+/// How long libtorch's threads wait for each other awake. By default, GNU OpenMP lets a thread that waits spin for milliseconds. Where
+/// another program needs the same cores, the threads that spin take them from the threads that they wait for, and a small model trains
+/// three to five times slower. A short spin is as fast on an idle machine.
 /// </summary>
 internal static class OpenMp
 {
@@ -15,12 +15,13 @@ internal static class OpenMp
     private const string Short = "1000";
 
     /// <summary>
-    /// Limits the spinning, unless the user has chosen for themselves. GNU OpenMP reads its settings once, when it is loaded, from the process's native
-    /// environment, which .NET's own <c>Environment.SetEnvironmentVariable</c> does not change.
+    /// Limits the spinning, unless the user has chosen for themselves. GNU OpenMP reads its settings once, when it is loaded, from the
+    /// process's native environment, which .NET's own <c>Environment.SetEnvironmentVariable</c> does not change.
     /// </summary>
     public static void LimitSpinning()
     {
-        if (!OperatingSystem.IsLinux() || Environment.GetEnvironmentVariable(SpinCount) is not null || Environment.GetEnvironmentVariable(WaitPolicy) is not null)
+        if (!OperatingSystem.IsLinux() || Environment.GetEnvironmentVariable(SpinCount) is not null
+            || Environment.GetEnvironmentVariable(WaitPolicy) is not null)
             return;
         try
         {

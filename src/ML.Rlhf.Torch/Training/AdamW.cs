@@ -5,8 +5,8 @@ using static TorchSharp.torch.nn;
 namespace ML.Rlhf.Torch.Training;
 
 /// <summary>
-/// AdamW (Loshchilov and Hutter 2017, arXiv 1711.05101, algorithm 2) over one flat buffer: every parameter of the modules becomes a view into
-/// it, and every gradient a view into another, so a step is a handful of vector operations, however many parameters there are.
+/// AdamW (Loshchilov and Hutter 2017, arXiv 1711.05101, algorithm 2) over one flat buffer: every parameter of the modules becomes a view
+/// into it, and every gradient a view into another, so a step is a handful of vector operations, however many parameters there are.
 /// Matrices come first in the buffer, so that weight decay is one product over its front.
 /// </summary>
 internal sealed class AdamW : IDisposable

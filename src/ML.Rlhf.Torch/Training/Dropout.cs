@@ -7,8 +7,8 @@ namespace ML.Rlhf.Torch.Training;
 internal static class Dropout
 {
     /// <summary>
-    /// Turns dropout on. It draws from libtorch's global generator, the only one that its kernels know, so that generator is seeded; a run without dropout
-    /// leaves it alone.
+    /// Turns dropout on. It draws from libtorch's global generator, the only one that its kernels know, so that generator is seeded; a
+    /// run without dropout leaves it alone.
     /// </summary>
     public static void Begin(Gpt model, double probability, TrainingRun run)
     {

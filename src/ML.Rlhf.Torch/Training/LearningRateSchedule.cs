@@ -5,7 +5,8 @@ internal static class LearningRateSchedule
 {
     /// <param name="options">Learning rate, warm-up, decay and minimum.</param>
     /// <param name="step">From 0. The first warm-up step already has a rate above 0, so that no step is wasted.</param>
-    /// <param name="totalSteps">Steps of the run. The minimum would be reached by the step after the last one, so that a minimum of 0 wastes no step.</param>
+    /// <param name="totalSteps">Steps of the run. The minimum would be reached by the step after the last one, so that a minimum of 0
+    /// wastes no step.</param>
     public static double At(OptimizationOptions options, int step, int totalSteps)
     {
         if (step < options.WarmupSteps)
@@ -26,7 +27,8 @@ internal static class LearningRateSchedule
     public static void WarnOfLongWarmup(OptimizationOptions options, int totalSteps, TrainingRun run)
     {
         if (options.WarmupSteps >= totalSteps)
-            run.Warn($"WarmupSteps is {options.WarmupSteps}, but the run has {totalSteps} steps: the learning rate never reaches {options.LearningRate}. " +
+            run.Warn($"WarmupSteps is {options.WarmupSteps}, but the run has {totalSteps} steps: the learning rate never reaches " +
+                $"{options.LearningRate}. " +
                 "Lower WarmupSteps, or train longer.");
     }
 }

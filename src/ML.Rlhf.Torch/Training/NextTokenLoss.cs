@@ -18,7 +18,8 @@ internal static class NextTokenLoss
     private const long MaximumLogits = 1 << 25; // 128 MB
 
     /// <summary>Rows per pass when nothing is learned: as many as keep the logits small, up to 32.</summary>
-    public static int EvaluationRows(GptArchitecture a) => (int)Math.Clamp(MaximumLogits / ((long)a.ContextLength * a.VocabularySize), 1, MaximumRows);
+    public static int EvaluationRows(GptArchitecture a) =>
+        (int)Math.Clamp(MaximumLogits / ((long)a.ContextLength * a.VocabularySize), 1, MaximumRows);
 
     /// <summary>Σ −log p(label). Only positions that have a label reach the head, by far the widest layer of a small model.</summary>
     /// <param name="model">The model.</param>
@@ -77,7 +78,8 @@ internal static class NextTokenLoss
     }
 
     /// <summary>Rows as ids (B, T), the positions whose next token is to be learned (N), and those tokens (N).</summary>
-    public static (Tensor Ids, Tensor Positions, Tensor Labels) CompletionBatch(CompletionData data, int[] rows, Device device, bool promptsToo)
+    public static (Tensor Ids, Tensor Positions, Tensor Labels) CompletionBatch(
+        CompletionData data, int[] rows, Device device, bool promptsToo)
     {
         var batch = PaddedBatch.Create(rows.Length, i => data.Sequences[rows[i]], device);
         long width = batch.Ids.shape[1];

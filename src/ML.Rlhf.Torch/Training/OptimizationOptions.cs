@@ -59,8 +59,8 @@ public abstract record OptimizationOptions
     public int? MicroBatchSize { get; init; }
 
     /// <summary>
-    /// Seed of everything random in the run. The same seed gives the same weights, bit for bit, on a CPU with the same number of threads. Runs with
-    /// dropout share libtorch's one generator: two of them at the same time in one process do not repeat.
+    /// Seed of everything random in the run. The same seed gives the same weights, bit for bit, on a CPU with the same number of threads.
+    /// Runs with dropout share libtorch's one generator: two of them at the same time in one process do not repeat.
     /// </summary>
     /// <value>Null, the default, takes the seed of the <c>MLContext</c>, or 0 where it has none.</value>
     public int? Seed { get; init; }
@@ -69,8 +69,8 @@ public abstract record OptimizationOptions
     public IProgress<TrainingProgress>? Progress { get; init; }
 
     /// <summary>
-    /// Stops the run with an <see cref="OperationCanceledException"/>: before the next row is read, the next step, or the next token of a rollout.
-    /// <c>MLContext.CancelExecution()</c> does the same once training has begun.
+    /// Stops the run with an <see cref="OperationCanceledException"/>: before the next row is read, the next step, or the next token of a
+    /// rollout. <c>MLContext.CancelExecution()</c> does the same once training has begun.
     /// </summary>
     public CancellationToken CancellationToken { get; init; }
 
@@ -80,7 +80,8 @@ public abstract record OptimizationOptions
         problems.Require(LearningRate > 0 && double.IsFinite(LearningRate), nameof(LearningRate), LearningRate, "a finite number above 0");
         problems.Require(WarmupSteps >= 0, nameof(WarmupSteps), WarmupSteps, "at least 0");
         problems.Require(Enum.IsDefined(LearningRateDecay), nameof(LearningRateDecay), LearningRateDecay, "Cosine, Linear or Constant");
-        problems.Require(MinimumLearningRateRatio is >= 0 and <= 1, nameof(MinimumLearningRateRatio), MinimumLearningRateRatio, "in [0, 1]");
+        problems.Require(MinimumLearningRateRatio is >= 0 and <= 1, nameof(MinimumLearningRateRatio), MinimumLearningRateRatio,
+            "in [0, 1]");
         problems.Require(Beta1 is >= 0 and < 1, nameof(Beta1), Beta1, "in [0, 1)");
         problems.Require(Beta2 is >= 0 and < 1, nameof(Beta2), Beta2, "in [0, 1)");
         problems.Require(Epsilon > 0, nameof(Epsilon), Epsilon, "above 0");

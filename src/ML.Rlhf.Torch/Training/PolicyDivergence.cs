@@ -9,18 +9,20 @@ namespace ML.Rlhf.Torch.Training;
 internal static class PolicyDivergence
 {
     /// <summary>
-    /// Σ_t KL(π(·|s_t) ‖ π_ref(·|s_t)) of each episode, in nats. The divergence of each step is summed over the whole vocabulary, and not only read
-    /// at the sampled token: the same expectation with less noise, and never below 0.
+    /// Σ_t KL(π(·|s_t) ‖ π_ref(·|s_t)) of each episode, in nats. The divergence of each step is summed over the whole vocabulary, and not
+    /// only read at the sampled token: the same expectation with less noise, and never below 0.
     /// </summary>
     public static double[] PerEpisode(Gpt policy, Gpt reference, IReadOnlyList<Episode> episodes, double temperature)
     {
         using var noGrad = no_grad();
         var divergences = new double[episodes.Count];
-        foreach (int[] rows in Batches.ByLength(episodes.Count, NextTokenLoss.EvaluationRows(policy.Architecture), i => episodes[i].Prompt.Length + episodes[i].Response.Length))
+        int batchSize = NextTokenLoss.EvaluationRows(policy.Architecture);
+        foreach (int[] rows in Batches.ByLength(episodes.Count, batchSize, i => episodes[i].Prompt.Length + episodes[i].Response.Length))
         {
             using var scope = NewDisposeScope();
             var batch = EpisodeBatch.Create([.. rows.Select(i => episodes[i])], policy.Device);
-            var perToken = LogProbabilities.Divergence(batch.ResponseLogits(policy, temperature), batch.ResponseLogits(reference, temperature));
+            var perToken = LogProbabilities.Divergence(
+                batch.ResponseLogits(policy, temperature), batch.ResponseLogits(reference, temperature));
             var perEpisode = (perToken * batch.Mask).sum(-1).cpu().data<float>().ToArray();
             for (int i = 0; i < rows.Length; i++)
                 divergences[rows[i]] = perEpisode[i];

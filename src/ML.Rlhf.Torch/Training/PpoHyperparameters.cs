@@ -1,7 +1,8 @@
 namespace ML.Rlhf;
 
 /// <summary>
-/// What PPO lets you choose (step 3 of InstructGPT). Defaults follow lm-human-preferences (LH) and its reproductions (N, N+), where they agree.
+/// What PPO lets you choose (step 3 of InstructGPT). Defaults follow lm-human-preferences (LH) and its reproductions (N, N+), where they
+/// agree.
 /// </summary>
 public abstract record PpoHyperparameters : OptimizationOptions
 {
@@ -35,7 +36,8 @@ public abstract record PpoHyperparameters : OptimizationOptions
     public int MaxResponseTokens { get; init; } = 32;
 
     /// <summary>Divides the logits when sampling and in every log-probability.</summary>
-    /// <value>At least 0.001. 1 by default (LH and N+: 0.7). Top-k and top-p are always off: the losses need the distribution that was sampled from.</value>
+    /// <value>At least 0.001. 1 by default (LH and N+: 0.7). Top-k and top-p are always off: the losses need the distribution that was
+    /// sampled from.</value>
     public double Temperature { get; init; } = 1;
 
     /// <summary>β: how much one nat of divergence from the reference costs, in units of score.</summary>
@@ -43,7 +45,8 @@ public abstract record PpoHyperparameters : OptimizationOptions
     public double KlCoefficient { get; init; } = 0.05;
 
     /// <summary>The score of a response that did not end with the end token, in place of its own.</summary>
-    /// <value>Any finite number; −1 by default (LH, N+), one deviation below the mean of normalised scores. Null keeps the response's own score.</value>
+    /// <value>Any finite number; −1 by default (LH, N+), one deviation below the mean of normalised scores. Null keeps the response's own
+    /// score.</value>
     public double? UnfinishedScore { get; init; } = -1;
 
     /// <summary>γ: how much a reward loses per token.</summary>
@@ -64,8 +67,8 @@ public abstract record PpoHyperparameters : OptimizationOptions
 
     /// <summary>Weight of the value loss beside the policy loss.</summary>
     /// <value>
-    /// At least 0. 0.1 by default, as everywhere. The value function has a network and an optimiser of its own, and Adam's step does not depend on the
-    /// gradient's scale, so it matters only where the value's gradient is clipped.
+    /// At least 0. 0.1 by default, as everywhere. The value function has a network and an optimiser of its own, and Adam's step does not
+    /// depend on the gradient's scale, so it matters only where the value's gradient is clipped.
     /// </value>
     public double ValueCoefficient { get; init; } = 0.1;
 
@@ -79,13 +82,15 @@ public abstract record PpoHyperparameters : OptimizationOptions
         problems.Require(Episodes >= 1, nameof(Episodes), Episodes, "at least 1");
         problems.Require(EpisodesPerUpdate >= 1, nameof(EpisodesPerUpdate), EpisodesPerUpdate, "at least 1");
         problems.Require(EpochsPerUpdate >= 1, nameof(EpochsPerUpdate), EpochsPerUpdate, "at least 1");
-        problems.Require(MinibatchesPerEpoch >= 1 && MinibatchesPerEpoch <= EpisodesPerUpdate, nameof(MinibatchesPerEpoch), MinibatchesPerEpoch,
-            $"at least 1 and at most {nameof(EpisodesPerUpdate)} ({EpisodesPerUpdate})");
+        problems.Require(MinibatchesPerEpoch >= 1 && MinibatchesPerEpoch <= EpisodesPerUpdate,
+            nameof(MinibatchesPerEpoch), MinibatchesPerEpoch, $"at least 1 and at most {nameof(EpisodesPerUpdate)} ({EpisodesPerUpdate})");
         problems.Require(MaxResponseTokens >= 1, nameof(MaxResponseTokens), MaxResponseTokens, "at least 1");
-        problems.Require(Temperature >= SamplingOptions.MinimumTemperature && float.IsFinite((float)Temperature), nameof(Temperature), Temperature,
-            $"finite and at least {SamplingOptions.MinimumTemperature}");
-        problems.Require(KlCoefficient >= 0 && double.IsFinite(KlCoefficient), nameof(KlCoefficient), KlCoefficient, "a finite number of at least 0");
-        problems.Require(UnfinishedScore is null || double.IsFinite(UnfinishedScore.Value), nameof(UnfinishedScore), UnfinishedScore, "finite or null");
+        problems.Require(Temperature >= SamplingOptions.MinimumTemperature && float.IsFinite((float)Temperature),
+            nameof(Temperature), Temperature, $"finite and at least {SamplingOptions.MinimumTemperature}");
+        problems.Require(KlCoefficient >= 0 && double.IsFinite(KlCoefficient), nameof(KlCoefficient), KlCoefficient,
+            "a finite number of at least 0");
+        problems.Require(UnfinishedScore is null || double.IsFinite(UnfinishedScore.Value), nameof(UnfinishedScore), UnfinishedScore,
+            "finite or null");
         problems.Require(Gamma is >= 0 and <= 1, nameof(Gamma), Gamma, "in [0, 1]");
         problems.Require(Lambda is >= 0 and <= 1, nameof(Lambda), Lambda, "in [0, 1]");
         problems.Require(ClipRange > 0, nameof(ClipRange), ClipRange, "above 0");

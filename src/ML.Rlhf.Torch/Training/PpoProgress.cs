@@ -1,12 +1,14 @@
 namespace ML.Rlhf;
 
 /// <summary>
-/// Where a PPO run stands after an update. In brackets, the name that the field's codebases log the number under. Token statistics count real
-/// response tokens only.
+/// Where a PPO run stands after an update. In brackets, the name that the field's codebases log the number under. Token statistics count
+/// real response tokens only.
 /// </summary>
 public sealed record PpoProgress : TrainingProgress
 {
-    /// <summary>Mean over episodes of Σ_t (log π − log π_ref), in nats, before the update (<c>objective/kl</c>). 0 at the first update.</summary>
+    /// <summary>
+    /// Mean over episodes of Σ_t (log π − log π_ref), in nats, before the update (<c>objective/kl</c>). 0 at the first update.
+    /// </summary>
     public required double Kl { get; init; }
 
     /// <summary>β of this update (<c>objective/kl_coef</c>).</summary>
@@ -30,7 +32,9 @@ public sealed record PpoProgress : TrainingProgress
     /// <summary>Part of the responses that ended with the end token.</summary>
     public required double EndRate { get; init; }
 
-    /// <summary>½·E[(log π − log π_old)²], averaged over the optimiser steps of the update (<c>policy/approxkl</c>). 0 before the first step.</summary>
+    /// <summary>
+    /// ½·E[(log π − log π_old)²], averaged over the optimiser steps of the update (<c>policy/approxkl</c>). 0 before the first step.
+    /// </summary>
     public required double ApproximateKl { get; init; }
 
     /// <summary>Part of the tokens whose policy loss was clipped, so that they taught nothing (<c>policy/clipfrac</c>).</summary>
@@ -57,7 +61,10 @@ public sealed record PpoProgress : TrainingProgress
     /// <summary>1 − Var(R − V) / Var(R) at the rollout (<c>val/var_explained</c>): 1 is perfect, 0 no better than a constant.</summary>
     public required double ExplainedVariance { get; init; }
 
-    /// <summary>Largest |log π while sampling − log π in a fresh forward pass| of any token. A bug or a broken cache shows here; rounding stays below 1e-3.</summary>
+    /// <summary>
+    /// Largest |log π while sampling − log π in a fresh forward pass| of any token. A bug or a broken cache shows here; rounding stays
+    /// below 1e-3.
+    /// </summary>
     public required double LogProbDrift { get; init; }
 
     /// <summary>Episodes per second since the run began.</summary>

@@ -10,14 +10,18 @@ namespace ML.Rlhf.Torch.Training;
 internal delegate double[] EpisodeScorer(IReadOnlyList<Episode> episodes);
 
 /// <summary>
-/// Proximal policy optimisation for language models (Ziegler et al. 2019; Ouyang et al. 2022, step 3), in numbered steps.
-/// Four networks take part: the policy, which learns; the value function, which learns to predict the return; the reference, a frozen copy of
-/// where the policy began; and whatever scores the episodes. They share no storage.
+/// Proximal policy optimisation for language models (Ziegler et al. 2019; Ouyang et al. 2022, step 3), in numbered steps. Four networks
+/// take part: the policy, which learns; the value function, which learns to predict the return; the reference, a frozen copy of where the
+/// policy began; and whatever scores the episodes. They share no storage.
 /// </summary>
 internal sealed class PpoTraining(
     Gpt policy, ScalarGpt value, Gpt reference, EpisodeScorer scorer, int endToken, PpoHyperparameters options, TrainingRun run)
 {
-    private readonly SamplingOptions _sampling = new() { MaxNewTokens = options.MaxResponseTokens, Temperature = (float)options.Temperature };
+    private readonly SamplingOptions _sampling = new()
+    {
+        MaxNewTokens = options.MaxResponseTokens,
+        Temperature = (float)options.Temperature,
+    };
 
     /// <summary>Runs all updates.</summary>
     /// <param name="prompts">At least one; each leaves room for a whole response in the policy's context.</param>
@@ -89,12 +93,14 @@ internal sealed class PpoTraining(
         double[] scores = scorer(episodes);
         if (scores.Length != episodes.Length)
             throw new InvalidOperationException(
-                $"The reward gave {scores.Length} scores for {episodes.Length} episodes, but PPO needs one each. Leave out steps that drop or add rows.");
+                $"The reward gave {scores.Length} scores for {episodes.Length} episodes, but PPO needs one each. Leave out steps that " +
+                "drop or add rows.");
         for (int i = 0; i < scores.Length; i++)
         {
             if (!double.IsFinite(scores[i]))
                 throw new InvalidOperationException(
-                    $"The reward of an episode is {scores[i]}, but PPO needs finite numbers. Check the reward model or function for empty and unusual responses.");
+                    $"The reward of an episode is {scores[i]}, but PPO needs finite numbers. Check the reward model or function for " +
+                    "empty and unusual responses.");
             if (!episodes[i].Ended)
                 scores[i] = options.UnfinishedScore ?? scores[i];
         }
@@ -136,10 +142,13 @@ internal sealed class PpoTraining(
         return new Rollout(
             new EpisodeBatch(batch.Ids.MoveToOuterDisposeScope(), batch.StatePositions.MoveToOuterDisposeScope(),
                 batch.Responses.MoveToOuterDisposeScope(), mask.MoveToOuterDisposeScope()),
-            lp.MoveToOuterDisposeScope(), v.MoveToOuterDisposeScope(), whitened.MoveToOuterDisposeScope(), returns.MoveToOuterDisposeScope());
+            lp.MoveToOuterDisposeScope(), v.MoveToOuterDisposeScope(), whitened.MoveToOuterDisposeScope(),
+            returns.MoveToOuterDisposeScope());
     }
 
-    /// <summary>Adds the gradient of one minibatch, one micro-batch after another. Every mean is over the tokens of the whole minibatch.</summary>
+    /// <summary>
+    /// Adds the gradient of one minibatch, one micro-batch after another. Every mean is over the tokens of the whole minibatch.
+    /// </summary>
     internal void AccumulateGradients(Rollout rollout, int[] rows, UpdateStatistics statistics)
     {
         using var scope = NewDisposeScope();
@@ -188,7 +197,7 @@ internal sealed class PpoTraining(
     {
         var fresh = logProbs.cpu().data<float>().ToArray();
         int width = (int)logProbs.shape[1];
-        return episodes.Select((e, i) => e.SampledLogProbs.Select((sampled, t) => Math.Abs((double)sampled - fresh[i * width + t])).Max()).Max();
+        return episodes.SelectMany((e, i) => e.SampledLogProbs.Select((sampled, t) => Math.Abs((double)sampled - fresh[i * width + t]))).Max();
     }
 
     /// <summary>Prompt indices in a random order, and in a new one each time they run out.</summary>
@@ -237,10 +246,13 @@ internal sealed class PpoTraining(
         };
     }
 
-    /// <summary>What is measured while an update is made. Lists hold one part per micro-batch, already divided by the minibatch's tokens.</summary>
+    /// <summary>
+    /// What is measured while an update is made. Lists hold one part per micro-batch, already divided by the minibatch's tokens.
+    /// </summary>
     internal sealed class UpdateStatistics
     {
-        public double Kl, Entropy, ExplainedVariance, LogProbDrift, RatioMinimum = double.PositiveInfinity, RatioMaximum = double.NegativeInfinity;
+        public double Kl, Entropy, ExplainedVariance, LogProbDrift;
+        public double RatioMinimum = double.PositiveInfinity, RatioMaximum = double.NegativeInfinity;
         public int Steps;
 
         public List<double> Loss { get; } = [];

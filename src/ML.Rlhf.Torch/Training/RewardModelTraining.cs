@@ -41,7 +41,9 @@ namespace ML.Rlhf
 
 namespace ML.Rlhf.Torch.Training
 {
-    /// <summary>Reward modelling: score the answer that people preferred above the other (Ouyang et al. 2022, step 2, with pairs).</summary>
+    /// <summary>
+    /// Reward modelling: score the answer that people preferred above the other (Ouyang et al. 2022, step 2, with pairs).
+    /// </summary>
     internal static class RewardModelTraining
     {
         /// <param name="model">Trained in place.</param>
@@ -49,7 +51,8 @@ namespace ML.Rlhf.Torch.Training
         /// <param name="validation">Held-out pairs, measured after each epoch, or null.</param>
         /// <param name="options">Validated hyperparameters.</param>
         /// <param name="run">Device, randomness, progress.</param>
-        public static void Run(ScalarGpt model, PreferenceData preferences, PreferenceData? validation, RewardModelHyperparameters options, TrainingRun run)
+        public static void Run(ScalarGpt model, PreferenceData preferences, PreferenceData? validation,
+            RewardModelHyperparameters options, TrainingRun run)
         {
             using var optimizer = new AdamW(options, model);
             int stepsPerEpoch = Batches.Count(preferences.Count, options.BatchSize), totalSteps = stepsPerEpoch * options.Epochs, step = 0;
@@ -81,7 +84,8 @@ namespace ML.Rlhf.Torch.Training
 
                 // 3. Measure after each epoch, and report.
                 step++;
-                run.CountTokens(batch.Sum(row => (long)preferences.Chosen.Sequences.Length(row) + preferences.Rejected.Sequences.Length(row)));
+                run.CountTokens(batch.Sum(row =>
+                    (long)preferences.Chosen.Sequences.Length(row) + preferences.Rejected.Sequences.Length(row)));
                 bool measure = validation is not null && step % stepsPerEpoch == 0;
                 run.Report(step, totalSteps, loss, measure ? Loss(model, validation!) : null, learningRate, norm);
             }
@@ -89,7 +93,9 @@ namespace ML.Rlhf.Torch.Training
                 Normalize(model, preferences);
         }
 
-        /// <summary>Scores of the chosen and the rejected answers of some pairs, (B) each, from one forward pass over all of them.</summary>
+        /// <summary>
+        /// Scores of the chosen and the rejected answers of some pairs, (B) each, from one forward pass over all of them.
+        /// </summary>
         private static (Tensor Chosen, Tensor Rejected) PairScores(ScalarGpt model, PreferenceData data, int[] pairs)
         {
             var batch = PaddedBatch.Create(
@@ -116,7 +122,8 @@ namespace ML.Rlhf.Torch.Training
         /// <summary>Gain 1/σ and bias −μ/σ over the answers (Ziegler et al. 2019, section 2), folded into the head.</summary>
         private static void Normalize(ScalarGpt model, PreferenceData data)
         {
-            double[] scores = [.. RewardScoring.Score(model, data.Chosen.Sequences), .. RewardScoring.Score(model, data.Rejected.Sequences)];
+            double[] scores = [.. RewardScoring.Score(model, data.Chosen.Sequences),
+                .. RewardScoring.Score(model, data.Rejected.Sequences)];
             double mean = scores.Average(), deviation = Math.Sqrt(scores.Average(s => (s - mean) * (s - mean)));
             double gain = deviation > 1e-6 ? 1 / deviation : 1; // one answer, or a model that cannot tell any apart: only shift
             model.Rescale(gain, -mean * gain);

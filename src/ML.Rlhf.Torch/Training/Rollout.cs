@@ -5,7 +5,9 @@ using static TorchSharp.torch;
 
 namespace ML.Rlhf.Torch.Training;
 
-/// <summary>A prompt and what the policy answered, in tokens. Tokens are never decoded and encoded again between sampling and training.</summary>
+/// <summary>
+/// A prompt and what the policy answered, in tokens. Tokens are never decoded and encoded again between sampling and training.
+/// </summary>
 /// <param name="Prompt">At least one token.</param>
 /// <param name="Response">At least one token, the end token included where one was drawn.</param>
 /// <param name="SampledLogProbs">log π of each response token as it was drawn.</param>
@@ -13,18 +15,20 @@ namespace ML.Rlhf.Torch.Training;
 internal sealed record Episode(int[] Prompt, int[] Response, float[] SampledLogProbs, bool Ended);
 
 /// <summary>
-/// The episodes of one update as tensors. Prompt and response of an episode stand side by side, padded on the right. B = episodes, T = longest
-/// episode, R = longest response.
+/// The episodes of one update as tensors. Prompt and response of an episode stand side by side, padded on the right. B = episodes, T =
+/// longest episode, R = longest response.
 /// </summary>
 /// <param name="Ids">Prompt and response tokens, int64 (B, T).</param>
-/// <param name="StatePositions">For each response token, which of the T states predicts it, int64 (B, R); any valid position on padding.</param>
+/// <param name="StatePositions">For each response token, which of the T states predicts it, int64 (B, R); any valid position on
+/// padding.</param>
 /// <param name="Responses">Response tokens, int64 (B, R), 0 on padding.</param>
 /// <param name="Mask">1 for real response tokens (B, R).</param>
 internal sealed record EpisodeBatch(Tensor Ids, Tensor StatePositions, Tensor Responses, Tensor Mask)
 {
     public static EpisodeBatch Create(IReadOnlyList<Episode> episodes, Device device)
     {
-        int rows = episodes.Count, width = episodes.Max(e => e.Prompt.Length + e.Response.Length), response = episodes.Max(e => e.Response.Length);
+        int rows = episodes.Count, width = episodes.Max(e => e.Prompt.Length + e.Response.Length),
+            response = episodes.Max(e => e.Response.Length);
         long[] ids = new long[rows * width], states = new long[rows * response], tokens = new long[rows * response];
         float[] mask = new float[rows * response];
         for (int i = 0; i < rows; i++)

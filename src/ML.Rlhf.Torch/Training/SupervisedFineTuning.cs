@@ -46,11 +46,13 @@ namespace ML.Rlhf.Torch.Training
         /// <param name="options">Validated hyperparameters.</param>
         /// <param name="run">Device, randomness, progress.</param>
         public static void Run(
-            Gpt model, CompletionData demonstrations, CompletionData? validation, SupervisedFineTuningHyperparameters options, TrainingRun run)
+            Gpt model, CompletionData demonstrations, CompletionData? validation, SupervisedFineTuningHyperparameters options,
+            TrainingRun run)
         {
             Dropout.Begin(model, options.Dropout, run);
             using var optimizer = new AdamW(options, model);
-            int stepsPerEpoch = Batches.Count(demonstrations.Count, options.BatchSize), totalSteps = stepsPerEpoch * options.Epochs, step = 0;
+            int stepsPerEpoch = Batches.Count(demonstrations.Count, options.BatchSize), totalSteps = stepsPerEpoch * options.Epochs,
+                step = 0;
             LearningRateSchedule.WarnOfLongWarmup(options, totalSteps, run);
 
             foreach (int[] batch in Batches.Shuffled(demonstrations.Count, options.BatchSize, options.Epochs, new RandomStream(run.Seed)))

@@ -46,7 +46,9 @@ internal sealed record PreferenceData(CompletionData Chosen, CompletionData Reje
     public int Count => Chosen.Count;
 }
 
-/// <summary>Some sequences as one tensor, padded on the right. With causal attention no real token ever sees the padding, so no mask is needed.</summary>
+/// <summary>
+/// Some sequences as one tensor, padded on the right. With causal attention no real token ever sees the padding, so no mask is needed.
+/// </summary>
 /// <param name="Ids">int64 (B, T); padding is 0, a valid id that nothing reads.</param>
 /// <param name="Lengths">Real tokens of each row.</param>
 internal sealed record PaddedBatch(Tensor Ids, int[] Lengths)

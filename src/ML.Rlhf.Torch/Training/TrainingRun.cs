@@ -4,8 +4,8 @@ using static TorchSharp.torch;
 namespace ML.Rlhf.Torch.Training;
 
 /// <summary>What surrounds one training run: where it runs, its randomness, its clock, and who wants to hear of it.</summary>
-internal sealed class TrainingRun(string stage, Device device, int seed, Action<TrainingProgress> report, Action<string> log, Action<string> warn,
-    Action checkCanceled)
+internal sealed class TrainingRun(string stage, Device device, int seed, Action<TrainingProgress> report, Action<string> log,
+    Action<string> warn, Action checkCanceled)
 {
     private readonly Stopwatch _clock = Stopwatch.StartNew();
     private long _tokens;

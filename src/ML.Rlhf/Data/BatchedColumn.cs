@@ -5,8 +5,8 @@ using Microsoft.ML.Data;
 namespace ML.Rlhf;
 
 /// <summary>
-/// A column that a model computes from text columns, many rows at a time. Reading is lazy: a cursor reads one batch of rows ahead, and runs the model
-/// when the column of the first of them is asked for. Whoever asks for other columns only never runs it.
+/// A column that a model computes from text columns, many rows at a time. Reading is lazy: a cursor reads one batch of rows ahead, and
+/// runs the model when the column of the first of them is asked for. Whoever asks for other columns only never runs it.
 /// </summary>
 /// <typeparam name="T">What ML.NET stores for the column's type: a float, or <c>ReadOnlyMemory&lt;char&gt;</c> for text.</typeparam>
 /// <param name="Name">The column's name.</param>

@@ -9,8 +9,8 @@ using ML.Rlhf.Bridge;
 namespace ML.Rlhf;
 
 /// <summary>
-/// Loads JSON Lines files: one JSON object per line, in UTF-8. Made by
-/// <see cref="JsonLinesCatalog.CreateJsonLinesLoader{T}"/>, or by ML.NET from a model file that it was saved in.
+/// Loads JSON Lines files: one JSON object per line, in UTF-8. Made by <see cref="JsonLinesCatalog.CreateJsonLinesLoader{T}"/>, or by
+/// ML.NET from a model file that it was saved in.
 /// </summary>
 public sealed class JsonLinesLoader : IDataLoader<IMultiStreamSource>, IModelComponent<JsonLinesLoader>
 {

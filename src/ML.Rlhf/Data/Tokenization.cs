@@ -3,7 +3,9 @@ using ML.Rlhf.Torch.Training;
 
 namespace ML.Rlhf;
 
-/// <summary>From text columns to the tokens that the loops train on. What does not fit is counted and reported, never cut silently.</summary>
+/// <summary>
+/// From text columns to the tokens that the loops train on. What does not fit is counted and reported, never cut silently.
+/// </summary>
 internal static class Tokenization
 {
     /// <summary>Documents, each followed by the end token.</summary>
@@ -39,7 +41,8 @@ internal static class Tokenization
 
     /// <summary>Pairs of answers to the same prompt. Pairs of equal answers teach nothing and are left out.</summary>
     public static PreferenceData Preferences(
-        IDataView data, string promptColumn, string chosenColumn, string rejectedColumn, TextTokenizer tokenizer, int context, Action<string> warn,
+        IDataView data, string promptColumn, string chosenColumn, string rejectedColumn, TextTokenizer tokenizer, int context,
+        Action<string> warn,
         CancellationToken cancellationToken)
     {
         CompletionBuilder chosen = new(tokenizer, context), rejected = new(tokenizer, context);
@@ -63,7 +66,8 @@ internal static class Tokenization
             rejected.Add(prompt, worse);
         }
         if (equal > 0)
-            warn($"{equal} of {rows} preferences have the same chosen and rejected answer, as far as the context shows them, and were left out.");
+            warn($"{equal} of {rows} preferences have the same chosen and rejected answer, as far as the context shows them, and were " +
+                "left out.");
         chosen.Report(warn, "chosen answers", rows, dropped);
         rejected.Report(warn, "rejected answers", rows, 0);
         return chosen.Rows > 0 ? new PreferenceData(chosen.Build(), rejected.Build()) : throw NoRows(data, rows, "preferences");
@@ -84,7 +88,8 @@ internal static class Tokenization
                 prompts.Add(prompt);
         }
         if (prompts.Count < rows)
-            warn($"{rows - prompts.Count} of {rows} prompts leave no room for {responseTokens} response tokens in the context of {context}, " +
+            warn($"{rows - prompts.Count} of {rows} prompts leave no room for {responseTokens} response tokens in the context of " +
+                $"{context}, " +
                 "and were left out. Shorten them, lower MaxResponseTokens, or use a model with a longer context.");
         return prompts.Count > 0 ? prompts : throw NoRows(data, rows, "prompts");
     }

@@ -24,7 +24,8 @@ internal static class Evaluation
         TextColumns.RequireText(host, data.Schema, "completion", completionColumn);
         using var channel = host.Start("Evaluating demonstrations");
         var demonstrations = Tokenization.Demonstrations(
-            data, promptColumn, completionColumn, model.Tokenizer, model.Architecture.ContextLength, channel.WarningLine, CancellationToken.None);
+            data, promptColumn, completionColumn, model.Tokenizer, model.Architecture.ContextLength, channel.WarningLine,
+            CancellationToken.None);
         long characters = 0;
         for (int row = 0; row < demonstrations.Count; row++)
             characters += model.Tokenizer.Decode(demonstrations.Sequences[row][demonstrations.PromptLengths[row]..]).Length;
@@ -38,7 +39,8 @@ internal static class Evaluation
         TextColumns.RequireText(host, prompts.Schema, "prompt", promptColumn);
         if (!policy.Tokenizer.Equals(reference.Tokenizer))
             throw host.Process(new ArgumentException(
-                $"The policy has a {policy.Tokenizer}, but the reference has another {reference.Tokenizer}: their tokens cannot be compared. " +
+                $"The policy has a {policy.Tokenizer}, but the reference has another {reference.Tokenizer}: their tokens cannot be " +
+                "compared. " +
                 "Compare a policy with the model that it was trained from.", nameof(reference)));
         if (policy.Sampling is { Temperature: 0 } or { TopK: > 0 } or { TopP: < 1 })
             throw host.Process(new ArgumentException(
@@ -46,7 +48,8 @@ internal static class Evaluation
                 "Pass policy.WithSampling(new SamplingOptions { … }) without them.", nameof(policy)));
         using var channel = host.Start("Evaluating a policy");
         var rows = Tokenization.Prompts(
-            prompts, promptColumn, policy.Tokenizer, policy.Architecture.ContextLength, responseTokens: 1, channel.WarningLine, CancellationToken.None);
+            prompts, promptColumn, policy.Tokenizer, policy.Architecture.ContextLength, responseTokens: 1, channel.WarningLine,
+            CancellationToken.None);
         var episodes = policy.SampleEpisodes(rows);
         return new PolicyMetrics
         {
@@ -66,10 +69,13 @@ internal static class Evaluation
         TextColumns.RequireText(host, data.Schema, "rejected", rejectedColumn);
         using var channel = host.Start("Evaluating a reward model");
         var pairs = Tokenization.Preferences(
-            data, promptColumn, chosenColumn, rejectedColumn, model.Tokenizer, model.Architecture.ContextLength, channel.WarningLine, CancellationToken.None);
-        double[] chosen = RewardScoring.Score(model.Scalar, pairs.Chosen.Sequences), rejected = RewardScoring.Score(model.Scalar, pairs.Rejected.Sequences);
+            data, promptColumn, chosenColumn, rejectedColumn, model.Tokenizer, model.Architecture.ContextLength, channel.WarningLine,
+            CancellationToken.None);
+        double[] chosen = RewardScoring.Score(model.Scalar, pairs.Chosen.Sequences);
+        double[] rejected = RewardScoring.Score(model.Scalar, pairs.Rejected.Sequences);
         double[] margins = [.. chosen.Zip(rejected, (c, r) => c - r)];
-        double longer = Wins(Enumerable.Range(0, pairs.Count).Select(i => (double)pairs.Chosen.Sequences.Length(i) - pairs.Rejected.Sequences.Length(i)));
+        double longer = Wins(Enumerable.Range(0, pairs.Count).Select(i =>
+            (double)pairs.Chosen.Sequences.Length(i) - pairs.Rejected.Sequences.Length(i)));
         return new RewardModelMetrics
         {
             PairCount = pairs.Count,

@@ -6,7 +6,9 @@ public sealed record PolicyMetrics
     /// <summary>Prompts answered.</summary>
     public required int PromptCount { get; init; }
 
-    /// <summary>Mean divergence of the policy from the reference over a whole response, in nats; at least 0, and 0 for the same model.</summary>
+    /// <summary>
+    /// Mean divergence of the policy from the reference over a whole response, in nats; at least 0, and 0 for the same model.
+    /// </summary>
     public required double Kl { get; init; }
 
     /// <summary>Mean tokens of a response, its end token included.</summary>

@@ -13,8 +13,8 @@ public sealed record RewardModelMetrics
     public required int TieCount { get; init; }
 
     /// <summary>
-    /// <see cref="Accuracy"/> of the better of two rules that know only the answers' lengths in tokens: "longer wins" and "shorter wins". A reward
-    /// model that does not beat it has learned length.
+    /// <see cref="Accuracy"/> of the better of two rules that know only the answers' lengths in tokens: "longer wins" and "shorter wins".
+    /// A reward model that does not beat it has learned length.
     /// </summary>
     public required double LengthBaselineAccuracy { get; init; }
 

@@ -6,7 +6,8 @@ namespace ML.Rlhf;
 public sealed record GptOptions : GptHyperparameters
 {
     /// <summary>The shape of the model.</summary>
-    /// <value><see cref="GptArchitecture.Micro"/> by default: minutes on two cores. Its vocabulary size is that of the tokenizer, once there is one.</value>
+    /// <value><see cref="GptArchitecture.Micro"/> by default: minutes on two cores. Its vocabulary size is that of the tokenizer, once
+    /// there is one.</value>
     public GptArchitecture Architecture { get; init; } = GptArchitecture.Micro;
 
     /// <summary>The tokenizer.</summary>

@@ -64,14 +64,16 @@ public sealed class GptTrainer : IEstimator<TextGenerationTransformer>
             var validation = _options.ValidationData is { } data
                 ? Tokenization.Documents(data, _options.TextColumnName, tokenizer, _options.CancellationToken)
                 : null;
-            run.Log($"{corpus.Count} documents, {corpus.TokenCount} tokens of a vocabulary of {tokenizer.VocabularySize}; {architecture.ParameterCount} parameters.");
+            run.Log($"{corpus.Count} documents, {corpus.TokenCount} tokens of a vocabulary of {tokenizer.VocabularySize}; " +
+                $"{architecture.ParameterCount} parameters.");
 
             using var generator = new Generator(run.Seed, CPU);
             return LanguageModel.Build(
                 new GptModule(architecture, generator).to(run.Device), tokenizer, architecture,
                 module => LanguageModelTraining.Run(module, corpus, validation, _options, run),
                 model => new TextGenerationTransformer(
-                    _environment, model, _options.PromptColumnName ?? _options.TextColumnName, _options.CompletionColumnName, _options.Sampling));
+                    _environment, model, _options.PromptColumnName ?? _options.TextColumnName, _options.CompletionColumnName,
+                    _options.Sampling));
         });
     }
 }

@@ -16,8 +16,9 @@ using GptModule = ML.Rlhf.Torch.Modules.Gpt;
 namespace ML.Rlhf;
 
 /// <summary>
-/// A language model that completes text: what the trainers of GPT, supervised fine-tuning and PPO give. In a pipeline it adds a text column with the
-/// completion of a prompt column; outside of one it generates with <see cref="Generate(string, SamplingOptions?, CancellationToken)"/>.
+/// A language model that completes text: what the trainers of GPT, supervised fine-tuning and PPO give. In a pipeline it adds a text
+/// column with the completion of a prompt column; outside of one it generates with
+/// <see cref="Generate(string, SamplingOptions?, CancellationToken)"/>.
 /// </summary>
 /// <remarks>
 /// <para>Lazy: the model runs when a completion is asked for, for a batch of rows at a time.</para>
@@ -33,7 +34,8 @@ public sealed class TextGenerationTransformer : ITransformer, IDisposable, IMode
     private readonly LanguageModel<GptModule> _model;
 
     internal TextGenerationTransformer(
-        IHostEnvironment environment, LanguageModel<GptModule> model, string promptColumnName, string completionColumnName, SamplingOptions sampling)
+        IHostEnvironment environment, LanguageModel<GptModule> model, string promptColumnName, string completionColumnName,
+        SamplingOptions sampling)
     {
         sampling.Validate();
         _environment = environment;
@@ -58,7 +60,9 @@ public sealed class TextGenerationTransformer : ITransformer, IDisposable, IMode
     /// <summary>The shape of the model.</summary>
     public GptArchitecture Architecture => _model.Architecture;
 
-    /// <summary>The network itself, for what this package does not do. It belongs to this transformer: do not dispose or train it.</summary>
+    /// <summary>
+    /// The network itself, for what this package does not do. It belongs to this transformer: do not dispose or train it.
+    /// </summary>
     public torch.nn.Module Module => _model.Module;
 
     internal GptModule Gpt => _model.Module;
@@ -74,7 +78,8 @@ public sealed class TextGenerationTransformer : ITransformer, IDisposable, IMode
     /// <param name="sampling">How to draw; null for <see cref="Sampling"/>.</param>
     /// <param name="cancellationToken">Stops before the next token.</param>
     /// <returns>The new text, without the prompt.</returns>
-    /// <exception cref="ArgumentException">The prompt fills the model's context, and <see cref="SamplingOptions.TruncatePrompts"/> is false.</exception>
+    /// <exception cref="ArgumentException">The prompt fills the model's context, and <see cref="SamplingOptions.TruncatePrompts"/> is
+    /// false.</exception>
     public string Generate(string prompt, SamplingOptions? sampling = null, CancellationToken cancellationToken = default) =>
         Generate([prompt], sampling, cancellationToken)[0];
 
@@ -84,7 +89,8 @@ public sealed class TextGenerationTransformer : ITransformer, IDisposable, IMode
     /// <param name="sampling">How to draw; null for <see cref="Sampling"/>.</param>
     /// <param name="cancellationToken">Stops before the next token.</param>
     /// <returns>The new texts, without the prompts, in the order of the prompts.</returns>
-    public IReadOnlyList<string> Generate(IReadOnlyList<string> prompts, SamplingOptions? sampling = null, CancellationToken cancellationToken = default)
+    public IReadOnlyList<string> Generate(IReadOnlyList<string> prompts, SamplingOptions? sampling = null,
+        CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(prompts);
         sampling ??= Sampling;
@@ -100,7 +106,8 @@ public sealed class TextGenerationTransformer : ITransformer, IDisposable, IMode
     internal IReadOnlyList<Episode> SampleEpisodes(TokenSequences prompts)
     {
         var tokens = Enumerable.Range(0, prompts.Count).Select(row => prompts[row].ToArray()).ToArray();
-        return [.. Sample(tokens, Sampling, CancellationToken.None).Select((s, i) => new Episode(tokens[i], s.Tokens, s.LogProbabilities, s.Ended))];
+        return [.. Sample(tokens, Sampling, CancellationToken.None)
+            .Select((s, i) => new Episode(tokens[i], s.Tokens, s.LogProbabilities, s.Ended))];
     }
 
     private SampledTokens[] Sample(int[][] prompts, SamplingOptions sampling, CancellationToken cancellationToken)
@@ -110,7 +117,8 @@ public sealed class TextGenerationTransformer : ITransformer, IDisposable, IMode
         {
             int[][] batch = [.. rows.Select(i => prompts[i])];
             RandomStream[] streams = [.. batch.Select(prompt => RandomnessOf(prompt, sampling.Seed))];
-            var sampled = Sampler.Generate(Gpt, batch, streams, Tokenizer.EndOfText, sampling, checkCanceled: cancellationToken.ThrowIfCancellationRequested);
+            var sampled = Sampler.Generate(Gpt, batch, streams, Tokenizer.EndOfText, sampling,
+                checkCanceled: cancellationToken.ThrowIfCancellationRequested);
             for (int i = 0; i < rows.Length; i++)
                 results[rows[i]] = sampled[i];
         }
@@ -122,7 +130,8 @@ public sealed class TextGenerationTransformer : ITransformer, IDisposable, IMode
     /// <param name="sampling">How to draw; null for <see cref="Sampling"/>.</param>
     /// <param name="cancellationToken">Stops before the next piece. Leaving the enumeration stops it too.</param>
     /// <returns>Pieces that, put together, are what <see cref="Generate(string, SamplingOptions?, CancellationToken)"/> returns.</returns>
-    /// <exception cref="ArgumentException">The prompt fills the model's context, and <see cref="SamplingOptions.TruncatePrompts"/> is false.</exception>
+    /// <exception cref="ArgumentException">The prompt fills the model's context, and <see cref="SamplingOptions.TruncatePrompts"/> is
+    /// false.</exception>
     public IAsyncEnumerable<string> GenerateStreamingAsync(
         string prompt, SamplingOptions? sampling = null, CancellationToken cancellationToken = default)
     {
@@ -186,8 +195,10 @@ public sealed class TextGenerationTransformer : ITransformer, IDisposable, IMode
         if (sampling.TruncatePrompts)
             return tokens[^room..];
         throw _environment.Process(new ArgumentException(
-            $"The prompt '{Texts.Shorten(prompt)}' has {tokens.Length} tokens, but the model's context is {Architecture.ContextLength} tokens and must hold the completion too. " +
-            $"Shorten the prompt, set {nameof(SamplingOptions)}.{nameof(SamplingOptions.TruncatePrompts)} to keep its end, or use a model with a longer context.",
+            $"The prompt '{Texts.Shorten(prompt)}' has {tokens.Length} tokens, but the model's context is {Architecture.ContextLength} " +
+            "tokens and must hold the completion too. " +
+            $"Shorten the prompt, set {nameof(SamplingOptions)}.{nameof(SamplingOptions.TruncatePrompts)} to keep its end, or use a " +
+            "model with a longer context.",
             nameof(prompt)));
     }
 
@@ -263,7 +274,8 @@ public sealed class TextGenerationTransformer : ITransformer, IDisposable, IMode
         }
         catch (ArgumentException e)
         {
-            throw new FormatException($"The sampling options of the model are damaged: {e.Message} Copy the file or save the model again.", e);
+            throw new FormatException($"The sampling options of the model are damaged: {e.Message} Copy the file or save the model " +
+                "again.", e);
         }
         var model = LanguageModel<GptModule>.Load(env, reader, architecture => new GptModule(architecture));
         return new TextGenerationTransformer(env, model, prompt, completion, sampling);

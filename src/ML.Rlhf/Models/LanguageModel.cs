@@ -9,8 +9,8 @@ using static TorchSharp.torch;
 namespace ML.Rlhf;
 
 /// <summary>
-/// A module and the tokenizer that it was trained with: what every transformer of this pack holds and what goes into model.zip. Transformers that
-/// differ only in their settings share the weights; the last to be disposed frees them.
+/// A module and the tokenizer that it was trained with: what every transformer of this pack holds and what goes into model.zip.
+/// Transformers that differ only in their settings share the weights; the last to be disposed frees them.
 /// </summary>
 /// <typeparam name="TModule"><see cref="Torch.Modules.Gpt"/> or <see cref="Torch.Modules.ScalarGpt"/>.</typeparam>
 internal sealed class LanguageModel<TModule> : IDisposable where TModule : nn.Module
@@ -38,7 +38,8 @@ internal sealed class LanguageModel<TModule> : IDisposable where TModule : nn.Mo
 
     /// <exception cref="ObjectDisposedException">This model was disposed.</exception>
     public TModule Module => _disposed == 0 ? _shared.Module : throw new ObjectDisposedException(
-        objectName: null, "The model was disposed. A PredictionEngine disposes its transformer unless PredictionEngineOptions.OwnsTransformer is false.");
+        objectName: null, "The model was disposed. A PredictionEngine disposes its transformer unless " +
+            "PredictionEngineOptions.OwnsTransformer is false.");
 
     /// <summary>The same weights for another transformer, which disposes them on its own.</summary>
     public LanguageModel<TModule> Share()
@@ -74,11 +75,13 @@ internal sealed class LanguageModel<TModule> : IDisposable where TModule : nn.Mo
         ReadEntry(reader, TokenizerEntry, (stream, _) => tokenizer = TextTokenizer.Load(stream));
         if (tokenizer!.VocabularySize != architecture!.VocabularySize)
             throw new FormatException(
-                $"The model has {architecture.VocabularySize} tokens, but its tokenizer {tokenizer.VocabularySize}. The file is damaged; save the model again.");
+                $"The model has {architecture.VocabularySize} tokens, but its tokenizer {tokenizer.VocabularySize}. The file is " +
+                "damaged; save the model again.");
         LanguageModel<TModule>? model = null;
         try
         {
-            ReadEntry(reader, WeightsEntry, (stream, length) => model = ReadModule(environment, stream, length, tokenizer, architecture, create));
+            ReadEntry(reader, WeightsEntry, (stream, length) => model = ReadModule(environment, stream, length, tokenizer, architecture,
+                create));
             return model!;
         }
         catch
@@ -89,12 +92,14 @@ internal sealed class LanguageModel<TModule> : IDisposable where TModule : nn.Mo
     }
 
     private static LanguageModel<TModule> ReadModule(
-        IHostEnvironment environment, Stream weights, long length, TextTokenizer tokenizer, GptArchitecture architecture, Func<GptArchitecture, TModule> create)
+        IHostEnvironment environment, Stream weights, long length, TextTokenizer tokenizer, GptArchitecture architecture,
+        Func<GptArchitecture, TModule> create)
     {
         // Memory is only asked for when the file has what it is for.
         if (length < architecture.ParameterCount * sizeof(float))
             throw new FormatException(
-                $"The model has {architecture.ParameterCount} parameters, but its weights only {length} bytes. The file is damaged; save the model again.");
+                $"The model has {architecture.ParameterCount} parameters, but its weights only {length} bytes. The file is damaged; " +
+                "save the model again.");
         return LanguageModel.Build(
             create(architecture), tokenizer, architecture,
             module =>
@@ -107,8 +112,8 @@ internal sealed class LanguageModel<TModule> : IDisposable where TModule : nn.Mo
     }
 
     /// <summary>
-    /// Writes an entry, and its checksum into the main stream: nobody else looks whether a zip file's content is what it was, and any bits are
-    /// weights.
+    /// Writes an entry, and its checksum into the main stream: nobody else looks whether a zip file's content is what it was, and any
+    /// bits are weights.
     /// </summary>
     private static void WriteEntry(ModelWriter writer, string entry, Action<Stream> write)
     {
@@ -132,7 +137,8 @@ internal sealed class LanguageModel<TModule> : IDisposable where TModule : nn.Mo
         });
         if (!checksum.Hash.AsSpan().SequenceEqual(reader.Main.ReadBytes(SHA256.HashSizeInBytes)))
             throw new FormatException(
-                $"'{entry}' is not what was saved (its checksum differs): the file is damaged or was edited. Copy it or save the model again.");
+                $"'{entry}' is not what was saved (its checksum differs): the file is damaged or was edited. Copy it or save the model " +
+                "again.");
     }
 
     private static byte[] ReadAll(Stream stream)
@@ -161,14 +167,17 @@ internal sealed class SharedModule<TModule>(TModule module) where TModule : nn.M
 
 internal static class LanguageModel
 {
-    /// <summary>Fills a new module with its weights and makes a transformer of it. When that fails, the module is not left behind.</summary>
+    /// <summary>
+    /// Fills a new module with its weights and makes a transformer of it. When that fails, the module is not left behind.
+    /// </summary>
     /// <param name="module">The new module.</param>
     /// <param name="tokenizer">Its tokenizer.</param>
     /// <param name="architecture">Its shape.</param>
     /// <param name="fill">Trains the module, or reads its weights.</param>
     /// <param name="wrap">Takes over the model.</param>
     public static TResult Build<TModule, TResult>(
-        TModule module, TextTokenizer tokenizer, GptArchitecture architecture, Action<TModule> fill, Func<LanguageModel<TModule>, TResult> wrap)
+        TModule module, TextTokenizer tokenizer, GptArchitecture architecture, Action<TModule> fill,
+        Func<LanguageModel<TModule>, TResult> wrap)
         where TModule : nn.Module
     {
         try

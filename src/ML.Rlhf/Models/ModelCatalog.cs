@@ -17,17 +17,20 @@ public sealed class ModelCatalog
     /// Loads one component of a model.zip with its own type, wherever in the pipeline it stands, to generate with or to train further.
     /// <c>ml.Model.Load</c> loads the whole pipeline.
     /// </summary>
-    /// <typeparam name="TTransformer"><see cref="TextGenerationTransformer"/>, <see cref="RewardTransformer"/> or another transformer.</typeparam>
+    /// <typeparam name="TTransformer"><see cref="TextGenerationTransformer"/>, <see cref="RewardTransformer"/> or another
+    /// transformer.</typeparam>
     /// <param name="path">A file that <c>ml.Model.Save</c> wrote.</param>
     /// <returns>The last component of that type.</returns>
     /// <exception cref="FileNotFoundException">There is no such file.</exception>
-    /// <exception cref="FormatException">The file is damaged or incomplete, was written by a newer version, or has no such component.</exception>
+    /// <exception cref="FormatException">The file is damaged or incomplete, was written by a newer version, or has no such
+    /// component.</exception>
     /// <exception cref="InvalidOperationException">The context asks for a GPU that is not there.</exception>
     public TTransformer Load<TTransformer>(string path) where TTransformer : class, ITransformer
     {
         ArgumentException.ThrowIfNullOrEmpty(path);
         if (!File.Exists(path))
-            throw new FileNotFoundException($"There is no model file '{Path.GetFullPath(path)}'. Check the path, or save a model there with ml.Model.Save.", path);
+            throw new FileNotFoundException($"There is no model file '{Path.GetFullPath(path)}'. Check the path, or save a model there " +
+                "with ml.Model.Save.", path);
         var model = Load(path);
         return Components(model).OfType<TTransformer>().LastOrDefault() ?? throw ((IHostEnvironment)_context).Process(new FormatException(
             $"'{path}' has no {typeof(TTransformer).Name}, but {string.Join(", ", Components(model).Select(c => c.GetType().Name))}. " +
@@ -47,15 +50,19 @@ public sealed class ModelCatalog
                 throw ((IHostEnvironment)_context).Process(new FormatException($"'{path}' cannot be loaded: {cause.Message}", e));
             if (cause is FormatException or InvalidDataException or EndOfStreamException || cause == e && e is InvalidOperationException)
                 throw ((IHostEnvironment)_context).Process(new FormatException(
-                    $"'{path}' is not a whole model.zip: {cause.Message.TrimEnd('.')}. The file is damaged or was not copied completely; copy or save it again.", e));
+                    $"'{path}' is not a whole model.zip: {cause.Message.TrimEnd('.')}. The file is damaged or was not copied " +
+                    "completely; copy or save it again.", e));
             ExceptionDispatchInfo.Throw(cause);
             throw;
         }
     }
 
-    /// <summary>What a component's loading threw. ML.NET calls it by reflection and wraps what it throws, once per level of a chain.</summary>
+    /// <summary>
+    /// What a component's loading threw. ML.NET calls it by reflection and wraps what it throws, once per level of a chain.
+    /// </summary>
     private static Exception Cause(Exception e) =>
-        e is TargetInvocationException or InvalidOperationException { InnerException: TargetInvocationException } && e.InnerException is { } inner
+        e is TargetInvocationException or InvalidOperationException { InnerException: TargetInvocationException }
+            && e.InnerException is { } inner
             ? Cause(inner)
             : e;
 

@@ -24,7 +24,8 @@ internal sealed class TrainerHost(IHostEnvironment environment, string name)
         using var channel = Host.Start(stage);
         LibTorch.EnsureLoaded();
         int lastLine = 0;
-        var run = new TrainingRun(stage, Devices.Of(environment, channel.WarningLine), options.Seed ?? HostInfo.Seed(Host) ?? 0, Report, channel.InfoLine, channel.WarningLine, CheckCanceled);
+        var run = new TrainingRun(stage, Devices.Of(environment, channel.WarningLine), options.Seed ?? HostInfo.Seed(Host) ?? 0, Report,
+            channel.InfoLine, channel.WarningLine, CheckCanceled);
         try
         {
             return train(run);
@@ -60,8 +61,10 @@ internal sealed class TrainerHost(IHostEnvironment environment, string name)
         if (p.ValidationLoss is { } validation)
             line += string.Create(CultureInfo.InvariantCulture, $" validation {validation:F4}");
         if (p is PpoProgress ppo)
-            line += string.Create(CultureInfo.InvariantCulture, $" score {ppo.Score:F3} kl {ppo.Kl:F3} entropy {ppo.Entropy:F3} clip {ppo.PolicyClipFraction:F3}");
-        return line + string.Create(CultureInfo.InvariantCulture, $" lr {p.LearningRate:G3} {p.TokensPerSecond:F0} tokens/s left {p.Remaining:hh\\:mm\\:ss}");
+            line += string.Create(CultureInfo.InvariantCulture, $" score {ppo.Score:F3} kl {ppo.Kl:F3} entropy {ppo.Entropy:F3} clip " +
+                $"{ppo.PolicyClipFraction:F3}");
+        return line + string.Create(CultureInfo.InvariantCulture, $" lr {p.LearningRate:G3} {p.TokensPerSecond:F0} tokens/s left " +
+            $"{p.Remaining:hh\\:mm\\:ss}");
     }
 }
 

@@ -34,7 +34,8 @@ public sealed class PpoTrainer : IEstimator<TextGenerationTransformer>
         options.Validate();
         if (options.MaxResponseTokens >= model.Architecture.ContextLength)
             throw new ArgumentException(
-                $"{nameof(PpoOptions)}: {nameof(PpoOptions.MaxResponseTokens)} is {options.MaxResponseTokens}, but the model's context is " +
+                $"{nameof(PpoOptions)}: {nameof(PpoOptions.MaxResponseTokens)} is {options.MaxResponseTokens}, but the model's context " +
+                "is " +
                 $"{model.Architecture.ContextLength} tokens and must hold the prompt too. Lower it, or use a model with a longer context.");
         _environment = environment;
         _host = new TrainerHost(environment, nameof(PpoTrainer));
@@ -55,7 +56,8 @@ public sealed class PpoTrainer : IEstimator<TextGenerationTransformer>
     /// <summary>Trains a copy of the model on its own answers to the prompts.</summary>
     /// <exception cref="ArgumentOutOfRangeException">There is no such text column.</exception>
     /// <exception cref="ArgumentException">The reward does not fit the model or the columns.</exception>
-    /// <exception cref="InvalidOperationException">There are no prompts that fit the model, or the reward gave a number that is not finite.</exception>
+    /// <exception cref="InvalidOperationException">There are no prompts that fit the model, or the reward gave a number that is not
+    /// finite.</exception>
     /// <exception cref="OperationCanceledException">The run was stopped.</exception>
     public TextGenerationTransformer Fit(IDataView input)
     {

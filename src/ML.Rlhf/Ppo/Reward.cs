@@ -46,7 +46,8 @@ internal sealed class ModelReward(RewardTransformer reward) : Reward
     {
         if (reward.Architecture.ContextLength < policy.Architecture.ContextLength)
             throw new ArgumentException(
-                $"The reward model's context is {reward.Architecture.ContextLength} tokens, shorter than the policy's {policy.Architecture.ContextLength}. " +
+                $"The reward model's context is {reward.Architecture.ContextLength} tokens, shorter than the policy's " +
+                $"{policy.Architecture.ContextLength}. " +
                 "Train the reward model from the same model as the policy.");
         return episodes =>
         {
@@ -90,17 +91,21 @@ internal sealed class TransformerReward(MLContext ml, ITransformer reward) : Rew
         catch (ArgumentException e)
         {
             throw environment.Process(new ArgumentException(
-                $"The reward transformer does not fit the columns that PPO gives it (Prompt, Completion, and Text, which is the completion): {e.Message} " +
+                $"The reward transformer does not fit the columns that PPO gives it (Prompt, Completion, and Text, which is the " +
+                $"completion): {e.Message} " +
                 "Put ml.Transforms.CopyColumns in front of it, or leave out the steps that need a label.", e));
         }
         if (schema.GetColumnOrNull(scoreColumn) is not { } column)
             throw environment.Process(new ArgumentException(
-                $"The reward transformer gives no column '{scoreColumn}', but {string.Join(", ", schema.Select(c => $"'{c.Name}'").Distinct())}. " +
+                $"The reward transformer gives no column '{scoreColumn}', but " +
+                $"{string.Join(", ", schema.Select(c => $"'{c.Name}'").Distinct())}. " +
                 $"Set PpoOptions.{nameof(PpoOptions.ScoreColumnName)} to the one that holds the score."));
         if (column.Type.RawType != typeof(float) && column.Type.RawType != typeof(double) && column.Type.RawType != typeof(bool))
             throw environment.Process(new ArgumentException(
-                $"Column '{scoreColumn}' of the reward transformer is {column.Type}, but PPO needs a single number: Single, Double or Boolean. " +
-                $"Set PpoOptions.{nameof(PpoOptions.ScoreColumnName)} to another column, or convert it with ml.Transforms.Conversion.ConvertType."));
+                $"Column '{scoreColumn}' of the reward transformer is {column.Type}, but PPO needs a single number: Single, Double or " +
+                "Boolean. " +
+                $"Set PpoOptions.{nameof(PpoOptions.ScoreColumnName)} to another column, or convert it with " +
+                "ml.Transforms.Conversion.ConvertType."));
     }
 
     private static double[] ReadScores(IDataView scored, DataViewSchema.Column column)

@@ -64,14 +64,16 @@ public sealed class RewardModelTrainer : IEstimator<RewardTransformer>
                 _model.Architecture.ContextLength, run.Warn, _options.CancellationToken);
             var preferences = Read(input);
             var validation = _options.ValidationData is { } data ? Read(data) : null;
-            run.Log($"{preferences.Count} preferences, {preferences.Chosen.Sequences.TokenCount + preferences.Rejected.Sequences.TokenCount} tokens.");
+            run.Log($"{preferences.Count} preferences, " +
+                $"{preferences.Chosen.Sequences.TokenCount + preferences.Rejected.Sequences.TokenCount} tokens.");
 
             using var generator = new Generator(run.Seed, CPU);
             return LanguageModel.Build(
                 new ScalarGpt(_model.Gpt.Clone().cpu(), generator).to(run.Device), _model.Tokenizer, _model.Architecture,
                 module => RewardModelTraining.Run(module, preferences, validation, _options, run),
                 model => new RewardTransformer(
-                    _environment, model, _options.PromptColumnName, _options.CompletionColumnName, _options.ChosenColumnName, _options.ScoreColumnName));
+                    _environment, model, _options.PromptColumnName, _options.CompletionColumnName, _options.ChosenColumnName,
+                    _options.ScoreColumnName));
         });
     }
 

@@ -13,8 +13,9 @@ using GptModule = ML.Rlhf.Torch.Modules.Gpt;
 namespace ML.Rlhf;
 
 /// <summary>
-/// A reward model: adds the score of an answer to a prompt. Higher is better; with <see cref="RewardModelHyperparameters.NormalizeScores"/>, 0 is the
-/// mean and 1 the standard deviation of the answers that it was trained on.
+/// A reward model: adds the score of an answer to a prompt. Higher is better; with
+/// <see cref="RewardModelHyperparameters.NormalizeScores"/>, 0 is the mean and 1 the standard deviation of the answers that it was
+/// trained on.
 /// </summary>
 /// <remarks>Lazy: the model runs when a score is asked for, for a batch of rows at a time.</remarks>
 public sealed class RewardTransformer : ITransformer, IDisposable, IModelComponent<RewardTransformer>
@@ -42,7 +43,8 @@ public sealed class RewardTransformer : ITransformer, IDisposable, IModelCompone
     public string PromptColumnName { get; }
 
     /// <summary>
-    /// The text column of the answers to score. Data without it, such as the preferences that a pipeline is fitted on, has its chosen answers scored.
+    /// The text column of the answers to score. Data without it, such as the preferences that a pipeline is fitted on, has its chosen
+    /// answers scored.
     /// </summary>
     public string CompletionColumnName { get; }
 
@@ -55,7 +57,9 @@ public sealed class RewardTransformer : ITransformer, IDisposable, IModelCompone
     /// <summary>The shape of the model below the scalar head.</summary>
     public GptArchitecture Architecture => _model.Architecture;
 
-    /// <summary>The network itself, for what this package does not do. It belongs to this transformer: do not dispose or train it.</summary>
+    /// <summary>
+    /// The network itself, for what this package does not do. It belongs to this transformer: do not dispose or train it.
+    /// </summary>
     public torch.nn.Module Module => _model.Module;
 
     internal ScalarGpt Scalar => _model.Module;
@@ -89,7 +93,8 @@ public sealed class RewardTransformer : ITransformer, IDisposable, IModelCompone
             ? tokens
             : throw _environment.Process(new ArgumentException(
                 $"The prompt '{Texts.Shorten(prompt)}' with its answer has {tokens.Length} tokens, but the reward model's context is " +
-                $"{Architecture.ContextLength}. Shorten them, or train the reward model from a model with a longer context.", nameof(completion)));
+                $"{Architecture.ContextLength}. Shorten them, or train the reward model from a model with a longer " +
+                "context.", nameof(completion)));
     }
 
     /// <summary>True: a row of the output needs one row of the input.</summary>
@@ -109,7 +114,8 @@ public sealed class RewardTransformer : ITransformer, IDisposable, IModelCompone
 
     private BatchedColumn<float> Column(DataViewSchema inputSchema)
     {
-        bool preferences = inputSchema.GetColumnOrNull(CompletionColumnName) is null && inputSchema.GetColumnOrNull(_chosenColumnName) is not null;
+        bool preferences = inputSchema.GetColumnOrNull(CompletionColumnName) is null
+            && inputSchema.GetColumnOrNull(_chosenColumnName) is not null;
         string completion = preferences ? _chosenColumnName : CompletionColumnName;
         TextColumns.RequireText(_environment, inputSchema, "prompt", PromptColumnName);
         TextColumns.RequireText(_environment, inputSchema, "completion", completion);
@@ -138,7 +144,8 @@ public sealed class RewardTransformer : ITransformer, IDisposable, IModelCompone
 
     static RewardTransformer IModelComponent<RewardTransformer>.Load(IHostEnvironment env, ModelReader reader)
     {
-        string prompt = reader.Main.ReadString(), completion = reader.Main.ReadString(), chosen = reader.Main.ReadString(), score = reader.Main.ReadString();
+        string prompt = reader.Main.ReadString(), completion = reader.Main.ReadString(), chosen = reader.Main.ReadString(),
+            score = reader.Main.ReadString();
         var model = LanguageModel<ScalarGpt>.Load(env, reader, architecture => new ScalarGpt(new GptModule(architecture), generator: null));
         return new RewardTransformer(env, model, prompt, completion, chosen, score);
     }

@@ -57,7 +57,8 @@ public sealed class SupervisedFineTuningTrainer : IEstimator<TextGenerationTrans
         return _host.Train("SFT", _options, run =>
         {
             CompletionData Read(IDataView data) => Tokenization.Demonstrations(
-                data, _options.PromptColumnName, _options.CompletionColumnName, _model.Tokenizer, _model.Architecture.ContextLength, run.Warn,
+                data, _options.PromptColumnName, _options.CompletionColumnName, _model.Tokenizer, _model.Architecture.ContextLength,
+                run.Warn,
                 _options.CancellationToken);
             var demonstrations = Read(input);
             var validation = _options.ValidationData is { } data ? Read(data) : null;

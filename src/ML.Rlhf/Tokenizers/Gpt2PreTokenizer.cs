@@ -9,9 +9,9 @@ namespace ML.Rlhf;
 /// space, and the English contractions. No merge crosses a piece.
 /// </summary>
 /// <remarks>
-/// It is GPT-2's regular expression,
-/// <c>'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+</c>, written by hand because .NET's <c>\p{L}</c> looks at
-/// UTF-16 units: it takes a letter beyond U+FFFF for a sign, and cuts differently from the tokenizers that models were trained with.
+/// It is GPT-2's regular expression, <c>'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+</c>, written by hand
+/// because .NET's <c>\p{L}</c> looks at UTF-16 units: it takes a letter beyond U+FFFF for a sign, and cuts differently from the
+/// tokenizers that models were trained with.
 /// </remarks>
 internal sealed class Gpt2PreTokenizer : PreTokenizer
 {

@@ -13,12 +13,13 @@ public sealed class InvalidOptionsTests
         "MicroBatchSize is 0, but must be at least 1, or null for the whole batch; ";
 
     private const string Sampling =
-        "SamplingOptions: MaxNewTokens is 0, but must be at least 1; Temperature is -1, but must be 0 (always the likeliest token), or finite and at least 0.001; " +
+        "SamplingOptions: MaxNewTokens is 0, but must be at least 1; Temperature is -1, but must be 0 (always the likeliest token), or " +
+        "finite and at least 0.001; " +
         "TopK is -1, but must be at least 0 (0 draws from all tokens); TopP is 1.5, but must be above 0 and at most 1";
 
     private static readonly SamplingOptions s_badSampling = new() { MaxNewTokens = 0, Temperature = -1, TopK = -1, TopP = 1.5f };
 
-    private readonly RlhfTrainerCatalog _trainers = new MLContext(seed: 1).Rlhf().Trainers;
+    private readonly TrainerCatalog _trainers = new MLContext(seed: 1).Rlhf().Trainers;
 
     [Fact]
     public void Gpt()
@@ -35,7 +36,8 @@ public sealed class InvalidOptionsTests
         Assert.Equal(
             $"GptOptions: {Optimization}Steps is 0, but must be at least 1; BatchSize is 0, but must be at least 1; " +
             "Dropout is 1, but must be in [0, 1); EvaluateEvery is 0, but must be at least 1; " +
-            "GptArchitecture: Layers is 0, but must be from 1 to 10000; Width is 3, but must be a positive multiple of Heads (2), at most 1048576; " +
+            "GptArchitecture: Layers is 0, but must be from 1 to 10000; Width is 3, but must be a positive multiple of Heads (2), at " +
+            "most 1048576; " +
             "ContextLength is 1, but must be from 2 to 16777216; VocabularySize is 1, but must be from 2 to 16777216; " +
             $"{Sampling}.",
             Assert.Throws<ArgumentException>(() => _trainers.Gpt(options)).Message);

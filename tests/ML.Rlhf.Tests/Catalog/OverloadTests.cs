@@ -8,7 +8,7 @@ public sealed class OverloadTests
 {
     private static readonly Func<string, string, float> s_rule = (_, completion) => completion.Length;
 
-    private readonly RlhfTrainerCatalog _trainers = new MLContext(seed: 1).Rlhf().Trainers;
+    private readonly TrainerCatalog _trainers = new MLContext(seed: 1).Rlhf().Trainers;
 
     [Fact]
     public void Without_arguments_the_options_have_their_defaults()

@@ -131,7 +131,8 @@ public sealed class DamagedFileTests : IDisposable
     }
 
     [Theory]
-    [InlineData("\"Heads\": 2", "\"Heads\": 3", "GptArchitecture: Width is 16, but must be a positive multiple of Heads (3), at most 1048576.")]
+    [InlineData("\"Heads\": 2", "\"Heads\": 3", "GptArchitecture: Width is 16, but must be a positive multiple of Heads (3), at most " +
+        "1048576.")]
     [InlineData("\"Heads\": 2", "\"Heads\": \"two\"", "The JSON value could not be converted to System.Int32.")]
     [InlineData("\"Heads\": 2,", "", "JSON deserialization for type 'ML.Rlhf.GptArchitecture' was missing required properties")]
     [InlineData("{", "[", "")]

@@ -60,7 +60,8 @@ public sealed class RewardModelTrainerTests
 
         using var model = trainer.Fit(ml.Data.LoadFromEnumerable(Tiny.Preferences.Append(same).Prepend(same)));
 
-        Assert.Equal(["2 of 10 preferences have the same chosen and rejected answer, as far as the context shows them, and were left out."], warnings);
+        Assert.Equal(["2 of 10 preferences have the same chosen and rejected answer, as far as the context shows them, and were left " +
+            "out."], warnings);
         Assert.Equal(Tiny.Weights(trainer.Fit(ml.Data.LoadFromEnumerable(Tiny.Preferences))), Tiny.Weights(model));
     }
 

@@ -144,7 +144,8 @@ public class SamplerTests
         int heard = 0;
 
         Assert.Throws<OperationCanceledException>(() => Sampler.Generate(
-            TinyGpt.Fresh(), [[1]], Streams(1), Never, new SamplingOptions { MaxNewTokens = 20 }, checkCanceled: source.Token.ThrowIfCancellationRequested,
+            TinyGpt.Fresh(), [[1]], Streams(1), Never, new SamplingOptions { MaxNewTokens = 20 },
+            checkCanceled: source.Token.ThrowIfCancellationRequested,
             onToken: (_, _) =>
             {
                 if (++heard == 3)

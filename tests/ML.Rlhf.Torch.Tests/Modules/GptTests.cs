@@ -240,7 +240,8 @@ public class GptTests
         var error = Assert.Throws<ArgumentException>(() => new Gpt(wrong));
 
         Assert.Equal(
-            "GptArchitecture: Layers is 0, but must be from 1 to 10000; Width is 16, but must be a positive multiple of Heads (3), at most 1048576; " +
+            "GptArchitecture: Layers is 0, but must be from 1 to 10000; Width is 16, but must be a positive multiple of Heads (3), at " +
+            "most 1048576; " +
             "ContextLength is 1, but must be from 2 to 16777216; VocabularySize is 1, but must be from 2 to 16777216.", error.Message);
     }
 

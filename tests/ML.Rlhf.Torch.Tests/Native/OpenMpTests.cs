@@ -9,7 +9,8 @@ public sealed class OpenMpTests
     public void Waiting_threads_spin_shortly_unless_the_user_chose_otherwise()
     {
         Assert.SkipUnless(OperatingSystem.IsLinux(), "GNU OpenMP is libtorch's on Linux.");
-        Assert.SkipWhen(Environment.GetEnvironmentVariable("GOMP_SPINCOUNT") is not null || Environment.GetEnvironmentVariable("OMP_WAIT_POLICY") is not null,
+        Assert.SkipWhen(Environment.GetEnvironmentVariable("GOMP_SPINCOUNT") is not null
+            || Environment.GetEnvironmentVariable("OMP_WAIT_POLICY") is not null,
             "The user chose.");
 
         LibTorch.EnsureLoaded();

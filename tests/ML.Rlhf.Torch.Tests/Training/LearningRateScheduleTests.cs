@@ -3,8 +3,8 @@ using ML.Rlhf.Torch.Training;
 namespace ML.Rlhf.Torch.Tests.Training;
 
 /// <summary>
-/// The reference (transformers) gives its first warm-up step the rate 0. Ours has no step without effect, so the two meet where the warm-up ends
-/// and are the same from there on.
+/// The reference (transformers) gives its first warm-up step the rate 0. Ours has no step without effect, so the two meet where the
+/// warm-up ends and are the same from there on.
 /// </summary>
 public class LearningRateScheduleTests
 {
