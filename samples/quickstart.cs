@@ -70,7 +70,7 @@ static void Quickstart(int seed, bool fast, FileInfo? corpusFile, DirectoryInfo 
     }).Fit(corpus);
 
     // ---- Step 1: supervised fine-tuning on demonstrations: signature -> summary.
-    var sampling = new SamplingOptions { MaxNewTokens = 40, Temperature = 0.8f, Seed = seed };
+    var sampling = new SamplingOptions { MaxNewTokens = 40, Temperature = 0.7f, Seed = seed };
     var sft = rlhf.Trainers.SupervisedFineTuning(gpt, new SupervisedFineTuningOptions
     {
         Epochs = 1,
@@ -98,7 +98,7 @@ static void Quickstart(int seed, bool fast, FileInfo? corpusFile, DirectoryInfo 
     {
         Episodes = fast ? 64 * 12 : 64 * 40,
         LearningRate = 2e-4,
-        KlCoefficient = 0.1,
+        KlCoefficient = 0.2,
         MaxResponseTokens = sampling.MaxNewTokens,
         Temperature = sampling.Temperature,
         Progress = new ConsoleProgress("PPO"),
