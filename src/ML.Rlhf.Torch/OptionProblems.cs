@@ -13,6 +13,13 @@ internal sealed class OptionProblems(string optionsName)
             _problems.Add(string.Create(CultureInfo.InvariantCulture, $"{option} is {value ?? "null"}, but must be {allowed}"));
     }
 
+    /// <summary>Requires the name of a column.</summary>
+    public void RequireName(string option, string name)
+    {
+        if (string.IsNullOrWhiteSpace(name))
+            _problems.Add($"{option} is empty, but must be the name of a column");
+    }
+
     /// <summary>Adds the problems of options within these options.</summary>
     public void Include(Action validate)
     {

@@ -9,6 +9,8 @@ internal static class Evaluation
 {
     public static LanguageModelMetrics LanguageModel(MLContext ml, TextGenerationTransformer model, IDataView data, string textColumn)
     {
+        ArgumentNullException.ThrowIfNull(model);
+        ArgumentNullException.ThrowIfNull(data);
         var host = Register(ml);
         TextColumns.RequireText(host, data.Schema, "text", textColumn);
         var documents = Tokenization.Documents(data, textColumn, model.Tokenizer, CancellationToken.None);
@@ -19,6 +21,8 @@ internal static class Evaluation
     public static LanguageModelMetrics Demonstrations(
         MLContext ml, TextGenerationTransformer model, IDataView data, string promptColumn, string completionColumn)
     {
+        ArgumentNullException.ThrowIfNull(model);
+        ArgumentNullException.ThrowIfNull(data);
         var host = Register(ml);
         TextColumns.RequireText(host, data.Schema, "prompt", promptColumn);
         TextColumns.RequireText(host, data.Schema, "completion", completionColumn);
@@ -35,6 +39,9 @@ internal static class Evaluation
     public static PolicyMetrics Policy(
         MLContext ml, TextGenerationTransformer policy, TextGenerationTransformer reference, IDataView prompts, string promptColumn)
     {
+        ArgumentNullException.ThrowIfNull(policy);
+        ArgumentNullException.ThrowIfNull(reference);
+        ArgumentNullException.ThrowIfNull(prompts);
         var host = Register(ml);
         TextColumns.RequireText(host, prompts.Schema, "prompt", promptColumn);
         if (!policy.Tokenizer.Equals(reference.Tokenizer))
@@ -63,6 +70,8 @@ internal static class Evaluation
     public static RewardModelMetrics RewardModel(
         MLContext ml, RewardTransformer model, IDataView data, string promptColumn, string chosenColumn, string rejectedColumn)
     {
+        ArgumentNullException.ThrowIfNull(model);
+        ArgumentNullException.ThrowIfNull(data);
         var host = Register(ml);
         TextColumns.RequireText(host, data.Schema, "prompt", promptColumn);
         TextColumns.RequireText(host, data.Schema, "chosen", chosenColumn);

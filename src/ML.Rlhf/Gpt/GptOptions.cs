@@ -34,6 +34,8 @@ public sealed record GptOptions : GptHyperparameters
     internal override void Check(OptionProblems problems)
     {
         base.Check(problems);
+        problems.RequireName(nameof(TextColumnName), TextColumnName);
+        problems.RequireName(nameof(CompletionColumnName), CompletionColumnName);
         ArgumentNullException.ThrowIfNull(Architecture);
         problems.Include(Architecture.Validate);
         problems.Include(Sampling.Validate);

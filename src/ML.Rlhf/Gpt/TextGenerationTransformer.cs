@@ -220,7 +220,11 @@ public sealed class TextGenerationTransformer : ITransformer, IDisposable, IMode
 
     /// <summary>The input with the completion; the model runs when it is read.</summary>
     /// <exception cref="ArgumentOutOfRangeException">There is no such text column.</exception>
-    public IDataView Transform(IDataView input) => Column(input.Schema).AddTo(input);
+    public IDataView Transform(IDataView input)
+    {
+        ArgumentNullException.ThrowIfNull(input);
+        return Column(input.Schema).AddTo(input);
+    }
 
     /// <summary>The mapping for single rows, which a prediction engine uses.</summary>
     /// <exception cref="ArgumentOutOfRangeException">There is no such text column.</exception>
@@ -228,6 +232,7 @@ public sealed class TextGenerationTransformer : ITransformer, IDisposable, IMode
 
     private BatchedColumn<ReadOnlyMemory<char>> Column(DataViewSchema inputSchema)
     {
+        ArgumentNullException.ThrowIfNull(inputSchema);
         TextColumns.RequireText(_environment, inputSchema, "prompt", PromptColumnName);
         return new BatchedColumn<ReadOnlyMemory<char>>(
             CompletionColumnName, TextDataViewType.Instance, [PromptColumnName], BatchSize,

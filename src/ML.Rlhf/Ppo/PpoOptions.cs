@@ -20,6 +20,9 @@ public sealed record PpoOptions : PpoHyperparameters
     internal override void Check(OptionProblems problems)
     {
         base.Check(problems);
+        problems.RequireName(nameof(PromptColumnName), PromptColumnName);
+        problems.RequireName(nameof(CompletionColumnName), CompletionColumnName);
+        problems.RequireName(nameof(ScoreColumnName), ScoreColumnName);
         if (Sampling is not null)
             problems.Include(Sampling.Validate);
     }

@@ -23,4 +23,14 @@ public sealed record RewardModelOptions : RewardModelHyperparameters
     /// <summary>Held-out preferences, with the same columns.</summary>
     /// <value>Null, the default, measures nothing.</value>
     public IDataView? ValidationData { get; init; }
+
+    internal override void Check(OptionProblems problems)
+    {
+        base.Check(problems);
+        problems.RequireName(nameof(PromptColumnName), PromptColumnName);
+        problems.RequireName(nameof(ChosenColumnName), ChosenColumnName);
+        problems.RequireName(nameof(RejectedColumnName), RejectedColumnName);
+        problems.RequireName(nameof(CompletionColumnName), CompletionColumnName);
+        problems.RequireName(nameof(ScoreColumnName), ScoreColumnName);
+    }
 }

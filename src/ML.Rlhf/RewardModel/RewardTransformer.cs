@@ -106,7 +106,11 @@ public sealed class RewardTransformer : ITransformer, IDisposable, IModelCompone
 
     /// <summary>The input with the score; the model runs when it is read.</summary>
     /// <exception cref="ArgumentOutOfRangeException">There is no such text column.</exception>
-    public IDataView Transform(IDataView input) => Column(input.Schema).AddTo(input);
+    public IDataView Transform(IDataView input)
+    {
+        ArgumentNullException.ThrowIfNull(input);
+        return Column(input.Schema).AddTo(input);
+    }
 
     /// <summary>The mapping for single rows, which a prediction engine uses.</summary>
     /// <exception cref="ArgumentOutOfRangeException">There is no such text column.</exception>
@@ -114,6 +118,7 @@ public sealed class RewardTransformer : ITransformer, IDisposable, IModelCompone
 
     private BatchedColumn<float> Column(DataViewSchema inputSchema)
     {
+        ArgumentNullException.ThrowIfNull(inputSchema);
         bool preferences = inputSchema.GetColumnOrNull(CompletionColumnName) is null
             && inputSchema.GetColumnOrNull(_chosenColumnName) is not null;
         string completion = preferences ? _chosenColumnName : CompletionColumnName;

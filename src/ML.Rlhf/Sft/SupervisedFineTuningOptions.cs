@@ -22,6 +22,8 @@ public sealed record SupervisedFineTuningOptions : SupervisedFineTuningHyperpara
     internal override void Check(OptionProblems problems)
     {
         base.Check(problems);
+        problems.RequireName(nameof(PromptColumnName), PromptColumnName);
+        problems.RequireName(nameof(CompletionColumnName), CompletionColumnName);
         if (Sampling is not null)
             problems.Include(Sampling.Validate);
     }

@@ -98,6 +98,17 @@ public sealed class InvalidOptionsTests
     }
 
     [Fact]
+    public void Column_names_that_are_empty()
+    {
+        Assert.Equal(
+            "RewardModelOptions: PromptColumnName is empty, but must be the name of a column; ScoreColumnName is empty, but must be the name of a column.",
+            Assert.Throws<ArgumentException>(
+                () => new MLContext().Rlhf().Trainers.RewardModel(Tiny.Model, new RewardModelOptions { PromptColumnName = "", ScoreColumnName = " " })).Message);
+        Assert.Equal("PpoOptions: CompletionColumnName is empty, but must be the name of a column.", Assert.Throws<ArgumentException>(
+            () => new MLContext().Rlhf().Trainers.Ppo(Tiny.Model, (_, _) => 0, new PpoOptions { CompletionColumnName = null! })).Message);
+    }
+
+    [Fact]
     public void Responses_of_PPO_that_do_not_fit_the_context()
     {
         Assert.Equal(
