@@ -37,6 +37,7 @@ internal static class FreshProcess
             WorkingDirectory = folder,
             RedirectStandardOutput = true,
             RedirectStandardError = true,
+            Environment = { ["OMP_NUM_THREADS"] = "1" }, // as in this process: the same bits need the same number of threads
         })!;
         var errors = process.StandardError.ReadToEndAsync();
         var output = process.StandardOutput.ReadToEnd();
