@@ -32,8 +32,20 @@ var outputOption = new Option<DirectoryInfo>("--output")
     DefaultValueFactory = _ => new DirectoryInfo("quickstart-output"),
 };
 var command = new RootCommand("From text to an aligned GPT.") { seedOption, fastOption, corpusOption, outputOption };
-command.SetAction(arguments => Quickstart(
-    arguments.GetValue(seedOption), arguments.GetValue(fastOption), arguments.GetValue(corpusOption), arguments.GetValue(outputOption)!));
+command.SetAction(arguments =>
+{
+    try
+    {
+        Quickstart(
+            arguments.GetValue(seedOption), arguments.GetValue(fastOption), arguments.GetValue(corpusOption), arguments.GetValue(outputOption)!);
+        return 0;
+    }
+    catch (FileNotFoundException e)
+    {
+        Console.Error.WriteLine(e.Message);
+        return 1;
+    }
+});
 return command.Parse(args).Invoke();
 
 static void Quickstart(int seed, bool fast, FileInfo? corpusFile, DirectoryInfo output)
