@@ -170,7 +170,7 @@ static class StyleRule
     public const string Description =
         """
         The labeler likes a summary that (1) starts with a verb, as in "Gets" or "Returns"; (2) is one sentence of 4 to 8 words;
-        (3) has none of the words specified, value, instance, object. One third of a point each. One label in twenty is wrong.
+        (3) has none of the words specified, value, instance, object. One third of a point each: style, not truth. One label in twenty is wrong.
         """;
 
     public static double Score(string summary)
@@ -291,7 +291,7 @@ sealed class ConsoleProgress(string stage) : IProgress<TrainingProgress>
         if (Console.IsOutputRedirected && !last && p.Step * 10 / p.TotalSteps == (p.Step - 1) * 10 / p.TotalSteps)
             return;
         string what = p is PpoProgress ppo
-            ? $"score {ppo.Score,6:F2}  KL {ppo.Kl,5:F2}"
+            ? $"reward {ppo.Score,6:F2}  KL {ppo.Kl,5:F2}"
             : $"loss {p.Loss,6:F3}  {p.TokensPerSecond,6:F0} tokens/s";
         string line = $"{stage,-12} {p.Step,5}/{p.TotalSteps,-5} {what}  left {p.Remaining:m\\:ss}";
         Console.Write(Console.IsOutputRedirected ? line + "\n" : "\r" + line + (last ? "\n" : ""));

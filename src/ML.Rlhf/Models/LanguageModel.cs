@@ -38,7 +38,7 @@ internal sealed class LanguageModel<TModule> : IDisposable where TModule : nn.Mo
 
     /// <exception cref="ObjectDisposedException">This model was disposed.</exception>
     public TModule Module => _disposed == 0 ? _shared.Module : throw new ObjectDisposedException(
-        objectName: null, "The model was disposed. A PredictionEngine disposes its transformer unless " +
+        objectName: null, "The model was disposed, and cannot be used any more. A PredictionEngine disposes its transformer, too, unless " +
             "PredictionEngineOptions.OwnsTransformer is false.");
 
     /// <summary>The same weights for another transformer, which disposes them on its own.</summary>

@@ -15,7 +15,7 @@ public sealed class ModelCatalog
 
     /// <summary>
     /// Loads one component of a model.zip with its own type, wherever in the pipeline it stands, to generate with or to train further.
-    /// <c>ml.Model.Load</c> loads the whole pipeline.
+    /// The steps around it are left out: <c>ml.Model.Load</c> loads the whole pipeline.
     /// </summary>
     /// <typeparam name="TTransformer"><see cref="TextGenerationTransformer"/>, <see cref="RewardTransformer"/> or another
     /// transformer.</typeparam>
@@ -50,7 +50,7 @@ public sealed class ModelCatalog
                 throw ((IHostEnvironment)_context).Process(new FormatException($"'{path}' cannot be loaded: {cause.Message}", e));
             if (cause is FormatException or InvalidDataException or EndOfStreamException || cause == e && e is InvalidOperationException)
                 throw ((IHostEnvironment)_context).Process(new FormatException(
-                    $"'{path}' is not a whole model.zip: {cause.Message.TrimEnd('.')}. The file is damaged or was not copied " +
+                    $"'{path}' is no model.zip, or not a whole one: {cause.Message.TrimEnd('.')}. The file is damaged or was not copied " +
                     "completely; copy or save it again.", e));
             ExceptionDispatchInfo.Throw(cause);
             throw;

@@ -242,7 +242,8 @@ public sealed class TextGenerationTransformerTests
             () => _ml.Rlhf().Trainers.Ppo(model, Tiny.Reward, new PpoOptions { MaxResponseTokens = 4 }).Fit(_ml.View("cat")),
         ];
         Assert.All(uses, use => Assert.Equal(
-            "The model was disposed. A PredictionEngine disposes its transformer unless PredictionEngineOptions.OwnsTransformer is false.",
+            "The model was disposed, and cannot be used any more. A PredictionEngine disposes its transformer, too, unless " +
+            "PredictionEngineOptions.OwnsTransformer is false.",
             Assert.IsType<ObjectDisposedException>(Assert.ThrowsAny<Exception>(use).GetBaseException()).Message));
     }
 

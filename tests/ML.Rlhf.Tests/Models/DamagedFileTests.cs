@@ -37,19 +37,19 @@ public sealed class DamagedFileTests : IDisposable
         byte[] whole = File.ReadAllBytes(Zip);
         File.WriteAllBytes(Zip, whole[..(int)(whole.Length * part)]);
 
-        AssertError($"'{Zip}' is not a whole model.zip: ", "The file is damaged or was not copied completely; copy or save it again.");
+        AssertError($"'{Zip}' is no model.zip, or not a whole one: ", "The file is damaged or was not copied completely; copy or save it again.");
     }
 
     [Fact]
     public void A_file_of_something_else()
     {
         File.WriteAllText(Zip, "This is no zip file at all, but it is long enough to be one.");
-        AssertError($"'{Zip}' is not a whole model.zip: ", "The file is damaged or was not copied completely; copy or save it again.");
+        AssertError($"'{Zip}' is no model.zip, or not a whole one: ", "The file is damaged or was not copied completely; copy or save it again.");
 
         File.Delete(Zip);
         using (var zip = ZipFile.Open(Zip, ZipArchiveMode.Create))
             zip.CreateEntry("readme.txt");
-        AssertError($"'{Zip}' is not a whole model.zip: ", "The file is damaged or was not copied completely; copy or save it again.");
+        AssertError($"'{Zip}' is no model.zip, or not a whole one: ", "The file is damaged or was not copied completely; copy or save it again.");
     }
 
     [Fact]

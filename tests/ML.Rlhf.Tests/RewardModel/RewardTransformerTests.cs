@@ -104,7 +104,7 @@ public sealed class RewardTransformerTests
             () => _ml.Rlhf().Trainers.Ppo(Tiny.Model, model, new PpoOptions { MaxResponseTokens = 4 }).Fit(_ml.View("cat")),
         ];
         Assert.All(uses, use => Assert.StartsWith(
-            "The model was disposed.",
+            "The model was disposed, and cannot be used any more.",
             Assert.IsType<ObjectDisposedException>(Assert.ThrowsAny<Exception>(use).GetBaseException()).Message));
     }
 
