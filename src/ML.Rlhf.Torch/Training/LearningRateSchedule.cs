@@ -28,7 +28,6 @@ internal static class LearningRateSchedule
     {
         if (options.WarmupSteps >= totalSteps)
             run.Warn($"WarmupSteps is {options.WarmupSteps}, but the run has {totalSteps} steps: the learning rate never reaches " +
-                $"{options.LearningRate}. " +
-                "Lower WarmupSteps, or train longer.");
+                $"{options.LearningRate}. Lower WarmupSteps, or train longer.");
     }
 }

@@ -57,11 +57,6 @@ internal static class TextColumns
         }
     }
 
-    /// <summary>Reads one text column into memory.</summary>
-    /// <inheritdoc cref="Read(IDataView, IReadOnlyList{string}, CancellationToken)"/>
-    public static List<string> Read(IDataView data, string column, CancellationToken cancellation = default) =>
-        [.. Read(data, [column], cancellation).Select(row => row[0])];
-
     private static bool MoveNext(DataViewRowCursor cursor, CancellationToken cancellation)
     {
         cancellation.ThrowIfCancellationRequested();

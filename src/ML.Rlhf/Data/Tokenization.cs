@@ -42,8 +42,7 @@ internal static class Tokenization
     /// <summary>Pairs of answers to the same prompt. Pairs of equal answers teach nothing and are left out.</summary>
     public static PreferenceData Preferences(
         IDataView data, string promptColumn, string chosenColumn, string rejectedColumn, TextTokenizer tokenizer, int context,
-        Action<string> warn,
-        CancellationToken cancellationToken)
+        Action<string> warn, CancellationToken cancellationToken)
     {
         CompletionBuilder chosen = new(tokenizer, context), rejected = new(tokenizer, context);
         int rows = 0, dropped = 0, equal = 0;
@@ -89,8 +88,7 @@ internal static class Tokenization
         }
         if (prompts.Count < rows)
             warn($"{rows - prompts.Count} of {rows} prompts leave no room for {responseTokens} response tokens in the context of " +
-                $"{context}, " +
-                "and were left out. Shorten them, lower MaxResponseTokens, or use a model with a longer context.");
+                $"{context}, and were left out. Shorten them, lower MaxResponseTokens, or use a model with a longer context.");
         return prompts.Count > 0 ? prompts : throw NoRows(data, rows, "prompts");
     }
 

@@ -47,8 +47,7 @@ internal static class Evaluation
         if (!policy.Tokenizer.Equals(reference.Tokenizer))
             throw host.Process(new ArgumentException(
                 $"The policy has a {policy.Tokenizer}, but the reference has another {reference.Tokenizer}: their tokens cannot be " +
-                "compared. " +
-                "Compare a policy with the model that it was trained from.", nameof(reference)));
+                "compared. Compare a policy with the model that it was trained from.", nameof(reference)));
         if (policy.Sampling is { Temperature: 0 } or { TopK: > 0 } or { TopP: < 1 })
             throw host.Process(new ArgumentException(
                 "The policy samples with temperature 0, top-k or top-p, whose divergence from the reference is infinite. " +

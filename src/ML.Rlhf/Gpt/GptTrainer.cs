@@ -21,14 +21,12 @@ namespace ML.Rlhf;
 /// </remarks>
 public sealed class GptTrainer : IEstimator<TextGenerationTransformer>
 {
-    private readonly IHostEnvironment _environment;
     private readonly TrainerHost _host;
     private readonly GptOptions _options;
 
     internal GptTrainer(IHostEnvironment environment, GptOptions options)
     {
         options.Validate();
-        _environment = environment;
         _host = new TrainerHost(environment, nameof(GptTrainer));
         _options = options;
     }
@@ -72,7 +70,7 @@ public sealed class GptTrainer : IEstimator<TextGenerationTransformer>
                 new GptModule(architecture, generator).to(run.Device), tokenizer, architecture,
                 module => LanguageModelTraining.Run(module, corpus, validation, _options, run),
                 model => new TextGenerationTransformer(
-                    _environment, model, _options.PromptColumnName ?? _options.TextColumnName, _options.CompletionColumnName,
+                    _host.Environment, model, _options.PromptColumnName ?? _options.TextColumnName, _options.CompletionColumnName,
                     _options.Sampling));
         });
     }

@@ -196,9 +196,8 @@ public sealed class TextGenerationTransformer : ITransformer, IDisposable, IMode
             return tokens[^room..];
         throw _environment.Process(new ArgumentException(
             $"The prompt '{Texts.Shorten(prompt)}' has {tokens.Length} tokens, but the model's context is {Architecture.ContextLength} " +
-            "tokens and must hold the completion too. " +
-            $"Shorten the prompt, set {nameof(SamplingOptions)}.{nameof(SamplingOptions.TruncatePrompts)} to keep its end, or use a " +
-            "model with a longer context.",
+            "tokens and must hold the completion too. Shorten the prompt, set " +
+            $"{nameof(SamplingOptions)}.{nameof(SamplingOptions.TruncatePrompts)} to keep its end, or use a model with a longer context.",
             nameof(prompt)));
     }
 

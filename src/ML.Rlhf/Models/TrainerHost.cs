@@ -12,6 +12,9 @@ internal sealed class TrainerHost(IHostEnvironment environment, string name)
 {
     private const int LogLines = 20;
 
+    /// <summary>What the trained model is registered with.</summary>
+    public IHostEnvironment Environment => environment;
+
     /// <summary>The host that errors go through.</summary>
     public IHost Host { get; } = environment.Register(name);
 
@@ -24,8 +27,9 @@ internal sealed class TrainerHost(IHostEnvironment environment, string name)
         using var channel = Host.Start(stage);
         LibTorch.EnsureLoaded();
         int lastLine = 0;
-        var run = new TrainingRun(stage, Devices.Of(environment, channel.WarningLine), options.Seed ?? HostInfo.Seed(Host) ?? 0, Report,
-            channel.InfoLine, channel.WarningLine, CheckCanceled);
+        var run = new TrainingRun(
+            stage, Devices.Of(environment, channel.WarningLine), options.Seed ?? HostInfo.Seed(Host) ?? 0, Report, channel.InfoLine,
+            channel.WarningLine, CheckCanceled);
         try
         {
             return train(run);

@@ -23,7 +23,6 @@ namespace ML.Rlhf;
 /// </remarks>
 public sealed class PpoTrainer : IEstimator<TextGenerationTransformer>
 {
-    private readonly IHostEnvironment _environment;
     private readonly TrainerHost _host;
     private readonly TextGenerationTransformer _model;
     private readonly Reward _reward;
@@ -35,9 +34,8 @@ public sealed class PpoTrainer : IEstimator<TextGenerationTransformer>
         if (options.MaxResponseTokens >= model.Architecture.ContextLength)
             throw new ArgumentException(
                 $"{nameof(PpoOptions)}: {nameof(PpoOptions.MaxResponseTokens)} is {options.MaxResponseTokens}, but the model's context " +
-                "is " +
-                $"{model.Architecture.ContextLength} tokens and must hold the prompt too. Lower it, or use a model with a longer context.");
-        _environment = environment;
+                $"is {model.Architecture.ContextLength} tokens and must hold the prompt too. Lower it, or use a model with a longer " +
+                "context.");
         _host = new TrainerHost(environment, nameof(PpoTrainer));
         _model = model;
         _reward = reward;
@@ -77,7 +75,8 @@ public sealed class PpoTrainer : IEstimator<TextGenerationTransformer>
                 _model.Gpt.Clone().to(run.Device), _model.Tokenizer, _model.Architecture,
                 policy => new PpoTraining(policy, value, reference, scorer, _model.Tokenizer.EndOfText, _options, run).Run(prompts),
                 model => new TextGenerationTransformer(
-                    _environment, model, _options.PromptColumnName, _options.CompletionColumnName, _options.Sampling ?? _model.Sampling));
+                    _host.Environment, model, _options.PromptColumnName, _options.CompletionColumnName,
+                    _options.Sampling ?? _model.Sampling));
         });
     }
 }

@@ -47,8 +47,7 @@ internal sealed class ModelReward(RewardTransformer reward) : Reward
         if (reward.Architecture.ContextLength < policy.Architecture.ContextLength)
             throw new ArgumentException(
                 $"The reward model's context is {reward.Architecture.ContextLength} tokens, shorter than the policy's " +
-                $"{policy.Architecture.ContextLength}. " +
-                "Train the reward model from the same model as the policy.");
+                $"{policy.Architecture.ContextLength}. Train the reward model from the same model as the policy.");
         return episodes =>
         {
             var sequences = new TokenSequences();
@@ -92,8 +91,7 @@ internal sealed class TransformerReward(MLContext ml, ITransformer reward) : Rew
         {
             throw environment.Process(new ArgumentException(
                 $"The reward transformer does not fit the columns that PPO gives it (Prompt, Completion, and Text, which is the " +
-                $"completion): {e.Message} " +
-                "Put ml.Transforms.CopyColumns in front of it, or leave out the steps that need a label.", e));
+                $"completion): {e.Message} Put ml.Transforms.CopyColumns in front of it, or leave out the steps that need a label.", e));
         }
         if (schema.GetColumnOrNull(scoreColumn) is not { } column)
             throw environment.Process(new ArgumentException(
@@ -103,8 +101,7 @@ internal sealed class TransformerReward(MLContext ml, ITransformer reward) : Rew
         if (column.Type.RawType != typeof(float) && column.Type.RawType != typeof(double) && column.Type.RawType != typeof(bool))
             throw environment.Process(new ArgumentException(
                 $"Column '{scoreColumn}' of the reward transformer is {column.Type}, but PPO needs a single number: Single, Double or " +
-                "Boolean. " +
-                $"Set PpoOptions.{nameof(PpoOptions.ScoreColumnName)} to another column, or convert it with " +
+                $"Boolean. Set PpoOptions.{nameof(PpoOptions.ScoreColumnName)} to another column, or convert it with " +
                 "ml.Transforms.Conversion.ConvertType."));
     }
 

@@ -21,7 +21,6 @@ namespace ML.Rlhf;
 /// </remarks>
 public sealed class RewardModelTrainer : IEstimator<RewardTransformer>
 {
-    private readonly IHostEnvironment _environment;
     private readonly TrainerHost _host;
     private readonly TextGenerationTransformer _model;
     private readonly RewardModelOptions _options;
@@ -29,7 +28,6 @@ public sealed class RewardModelTrainer : IEstimator<RewardTransformer>
     internal RewardModelTrainer(IHostEnvironment environment, TextGenerationTransformer model, RewardModelOptions options)
     {
         options.Validate();
-        _environment = environment;
         _host = new TrainerHost(environment, nameof(RewardModelTrainer));
         _model = model;
         _options = options;
@@ -40,9 +38,7 @@ public sealed class RewardModelTrainer : IEstimator<RewardTransformer>
     public SchemaShape GetOutputSchema(SchemaShape inputSchema)
     {
         ArgumentNullException.ThrowIfNull(inputSchema);
-        TextColumns.RequireText(_host.Host, inputSchema, "prompt", _options.PromptColumnName);
-        TextColumns.RequireText(_host.Host, inputSchema, "chosen", _options.ChosenColumnName);
-        TextColumns.RequireText(_host.Host, inputSchema, "rejected", _options.RejectedColumnName);
+        RequireColumns(inputSchema);
         return Schemas.With(inputSchema, Schemas.Column(_options.ScoreColumnName, NumberDataViewType.Single));
     }
 
@@ -53,9 +49,9 @@ public sealed class RewardModelTrainer : IEstimator<RewardTransformer>
     public RewardTransformer Fit(IDataView input)
     {
         ArgumentNullException.ThrowIfNull(input);
-        RequireColumns(input);
+        RequireColumns(Schemas.Shape(input.Schema));
         if (_options.ValidationData is { } held)
-            RequireColumns(held, "validation ");
+            RequireColumns(Schemas.Shape(held.Schema), "validation ");
 
         return _host.Train("Reward model", _options, run =>
         {
@@ -72,15 +68,15 @@ public sealed class RewardModelTrainer : IEstimator<RewardTransformer>
                 new ScalarGpt(_model.Gpt.Clone().cpu(), generator).to(run.Device), _model.Tokenizer, _model.Architecture,
                 module => RewardModelTraining.Run(module, preferences, validation, _options, run),
                 model => new RewardTransformer(
-                    _environment, model, _options.PromptColumnName, _options.CompletionColumnName, _options.ChosenColumnName,
+                    _host.Environment, model, _options.PromptColumnName, _options.CompletionColumnName, _options.ChosenColumnName,
                     _options.ScoreColumnName));
         });
     }
 
-    private void RequireColumns(IDataView data, string of = "")
+    private void RequireColumns(SchemaShape schema, string of = "")
     {
-        TextColumns.RequireText(_host.Host, data.Schema, of + "prompt", _options.PromptColumnName);
-        TextColumns.RequireText(_host.Host, data.Schema, of + "chosen", _options.ChosenColumnName);
-        TextColumns.RequireText(_host.Host, data.Schema, of + "rejected", _options.RejectedColumnName);
+        TextColumns.RequireText(_host.Host, schema, of + "prompt", _options.PromptColumnName);
+        TextColumns.RequireText(_host.Host, schema, of + "chosen", _options.ChosenColumnName);
+        TextColumns.RequireText(_host.Host, schema, of + "rejected", _options.RejectedColumnName);
     }
 }

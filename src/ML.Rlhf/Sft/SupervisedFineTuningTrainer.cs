@@ -19,7 +19,6 @@ namespace ML.Rlhf;
 /// </remarks>
 public sealed class SupervisedFineTuningTrainer : IEstimator<TextGenerationTransformer>
 {
-    private readonly IHostEnvironment _environment;
     private readonly TrainerHost _host;
     private readonly TextGenerationTransformer _model;
     private readonly SupervisedFineTuningOptions _options;
@@ -27,7 +26,6 @@ public sealed class SupervisedFineTuningTrainer : IEstimator<TextGenerationTrans
     internal SupervisedFineTuningTrainer(IHostEnvironment environment, TextGenerationTransformer model, SupervisedFineTuningOptions options)
     {
         options.Validate();
-        _environment = environment;
         _host = new TrainerHost(environment, nameof(SupervisedFineTuningTrainer));
         _model = model;
         _options = options;
@@ -38,8 +36,7 @@ public sealed class SupervisedFineTuningTrainer : IEstimator<TextGenerationTrans
     public SchemaShape GetOutputSchema(SchemaShape inputSchema)
     {
         ArgumentNullException.ThrowIfNull(inputSchema);
-        TextColumns.RequireText(_host.Host, inputSchema, "prompt", _options.PromptColumnName);
-        TextColumns.RequireText(_host.Host, inputSchema, "completion", _options.CompletionColumnName);
+        RequireColumns(inputSchema);
         return Schemas.With(inputSchema, Schemas.Column(_options.CompletionColumnName, TextDataViewType.Instance));
     }
 
@@ -50,16 +47,15 @@ public sealed class SupervisedFineTuningTrainer : IEstimator<TextGenerationTrans
     public TextGenerationTransformer Fit(IDataView input)
     {
         ArgumentNullException.ThrowIfNull(input);
-        RequireColumns(input);
+        RequireColumns(Schemas.Shape(input.Schema));
         if (_options.ValidationData is { } held)
-            RequireColumns(held, "validation ");
+            RequireColumns(Schemas.Shape(held.Schema), "validation ");
 
         return _host.Train("SFT", _options, run =>
         {
             CompletionData Read(IDataView data) => Tokenization.Demonstrations(
                 data, _options.PromptColumnName, _options.CompletionColumnName, _model.Tokenizer, _model.Architecture.ContextLength,
-                run.Warn,
-                _options.CancellationToken);
+                run.Warn, _options.CancellationToken);
             var demonstrations = Read(input);
             var validation = _options.ValidationData is { } data ? Read(data) : null;
             run.Log($"{demonstrations.Count} demonstrations, {demonstrations.Sequences.TokenCount} tokens.");
@@ -68,13 +64,14 @@ public sealed class SupervisedFineTuningTrainer : IEstimator<TextGenerationTrans
                 _model.Gpt.Clone().to(run.Device), _model.Tokenizer, _model.Architecture,
                 module => SupervisedFineTuning.Run(module, demonstrations, validation, _options, run),
                 model => new TextGenerationTransformer(
-                    _environment, model, _options.PromptColumnName, _options.CompletionColumnName, _options.Sampling ?? _model.Sampling));
+                    _host.Environment, model, _options.PromptColumnName, _options.CompletionColumnName,
+                    _options.Sampling ?? _model.Sampling));
         });
     }
 
-    private void RequireColumns(IDataView data, string of = "")
+    private void RequireColumns(SchemaShape schema, string of = "")
     {
-        TextColumns.RequireText(_host.Host, data.Schema, of + "prompt", _options.PromptColumnName);
-        TextColumns.RequireText(_host.Host, data.Schema, of + "completion", _options.CompletionColumnName);
+        TextColumns.RequireText(_host.Host, schema, of + "prompt", _options.PromptColumnName);
+        TextColumns.RequireText(_host.Host, schema, of + "completion", _options.CompletionColumnName);
     }
 }

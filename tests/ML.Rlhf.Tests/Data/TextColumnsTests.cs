@@ -26,9 +26,9 @@ public sealed class TextColumnsTests
     }
 
     [Fact]
-    public void A_single_column_is_a_list()
+    public void A_single_column_is_read_alone()
     {
-        Assert.Equal(["a1", "a2"], TextColumns.Read(Data(), "A", Stop));
+        Assert.Equal(["a1", "a2"], TextColumns.Read(Data(), ["A"], Stop).Select(row => Assert.Single(row)));
     }
 
     [Fact]
@@ -38,7 +38,7 @@ public sealed class TextColumnsTests
         var data = _ml.Transforms.CustomMapping<Row, ScoredCompletion>((_, output) => output.Score = ++computed, contractName: null)
             .Fit(Data()).Transform(Data());
 
-        Assert.Equal(2, TextColumns.Read(data, "A", Stop).Count);
+        Assert.Equal(2, TextColumns.Read(data, ["A"], Stop).Count());
         Assert.Equal(0, computed);
     }
 
