@@ -26,6 +26,7 @@ public sealed class RlhfCatalog
         Tokenizers = new TokenizerCatalog(context);
         Transforms = new TransformCatalog(context);
         Models = new ModelCatalog(context);
+        Rewards = new RewardCatalog(context);
     }
 
     /// <summary>The three steps of InstructGPT, and the pretraining before them.</summary>
@@ -39,6 +40,9 @@ public sealed class RlhfCatalog
 
     /// <summary>Models from files.</summary>
     public ModelCatalog Models { get; }
+
+    /// <summary>What scores the answers of a model that is being aligned.</summary>
+    public RewardCatalog Rewards { get; }
 
     /// <summary>Measures how well a model predicts whole documents.</summary>
     /// <param name="model">The model.</param>
@@ -89,137 +93,4 @@ public sealed class RlhfCatalog
         RewardTransformer model, IDataView data, string promptColumnName = TextGenerationTransformer.DefaultPromptColumn,
         string chosenColumnName = "Chosen", string rejectedColumnName = "Rejected") =>
         Evaluation.RewardModel(_context, model, data, promptColumnName, chosenColumnName, rejectedColumnName);
-}
-
-/// <summary>Makes trainers: <c>ml.Rlhf().Trainers</c>.</summary>
-public sealed class TrainerCatalog
-{
-    private readonly MLContext _context;
-
-    internal TrainerCatalog(MLContext context) => _context = context;
-
-    /// <summary>Trains a GPT from nothing on a corpus of text.</summary>
-    /// <param name="textColumnName">The text column, one document per row.</param>
-    /// <param name="architecture">The shape of the model; null for <see cref="GptArchitecture.Micro"/>.</param>
-    /// <param name="steps">Optimiser steps.</param>
-    public GptTrainer Gpt(string textColumnName = "Text", GptArchitecture? architecture = null, int steps = 2000) =>
-        Gpt(new GptOptions { TextColumnName = textColumnName, Architecture = architecture ?? GptArchitecture.Micro, Steps = steps });
-
-    /// <summary>Trains a GPT from nothing on a corpus of text.</summary>
-    /// <param name="options">All that can be chosen.</param>
-    /// <exception cref="ArgumentException">Values are out of their ranges; the message lists each one.</exception>
-    public GptTrainer Gpt(GptOptions options)
-    {
-        ArgumentNullException.ThrowIfNull(options);
-        return new GptTrainer(_context, options);
-    }
-
-    /// <summary>Fine-tunes a model on demonstrations: step 1 of InstructGPT.</summary>
-    /// <param name="model">The model to start from; it is copied.</param>
-    /// <param name="promptColumnName">The text column of prompts.</param>
-    /// <param name="completionColumnName">The text column of completions.</param>
-    /// <param name="epochs">Passes over the demonstrations.</param>
-    public SupervisedFineTuningTrainer SupervisedFineTuning(
-        TextGenerationTransformer model, string promptColumnName = TextGenerationTransformer.DefaultPromptColumn,
-        string completionColumnName = TextGenerationTransformer.DefaultCompletionColumn, int epochs = 2) =>
-        SupervisedFineTuning(model, new SupervisedFineTuningOptions
-        {
-            PromptColumnName = promptColumnName,
-            CompletionColumnName = completionColumnName,
-            Epochs = epochs,
-        });
-
-    /// <summary>Fine-tunes a model on demonstrations: step 1 of InstructGPT.</summary>
-    /// <param name="model">The model to start from; it is copied.</param>
-    /// <param name="options">All that can be chosen.</param>
-    /// <exception cref="ArgumentException">Values are out of their ranges; the message lists each one.</exception>
-    public SupervisedFineTuningTrainer SupervisedFineTuning(TextGenerationTransformer model, SupervisedFineTuningOptions options)
-    {
-        ArgumentNullException.ThrowIfNull(model);
-        ArgumentNullException.ThrowIfNull(options);
-        return new SupervisedFineTuningTrainer(_context, model, options);
-    }
-
-    /// <summary>Trains a reward model on preferences: step 2 of InstructGPT.</summary>
-    /// <param name="model">The model to start from, after step 1; it is copied and gets a scalar head.</param>
-    /// <param name="promptColumnName">The text column of prompts.</param>
-    /// <param name="chosenColumnName">The text column of preferred answers.</param>
-    /// <param name="rejectedColumnName">The text column of the other answers.</param>
-    /// <param name="epochs">Passes over the preferences.</param>
-    public RewardModelTrainer RewardModel(
-        TextGenerationTransformer model, string promptColumnName = TextGenerationTransformer.DefaultPromptColumn,
-        string chosenColumnName = "Chosen", string rejectedColumnName = "Rejected", int epochs = 1) =>
-        RewardModel(model, new RewardModelOptions
-        {
-            PromptColumnName = promptColumnName,
-            ChosenColumnName = chosenColumnName,
-            RejectedColumnName = rejectedColumnName,
-            Epochs = epochs,
-        });
-
-    /// <summary>Trains a reward model on preferences: step 2 of InstructGPT.</summary>
-    /// <param name="model">The model to start from, after step 1; it is copied and gets a scalar head.</param>
-    /// <param name="options">All that can be chosen.</param>
-    /// <exception cref="ArgumentException">Values are out of their ranges; the message lists each one.</exception>
-    public RewardModelTrainer RewardModel(TextGenerationTransformer model, RewardModelOptions options)
-    {
-        ArgumentNullException.ThrowIfNull(model);
-        ArgumentNullException.ThrowIfNull(options);
-        return new RewardModelTrainer(_context, model, options);
-    }
-
-    /// <summary>Aligns a model with a fitted reward: step 3 of InstructGPT.</summary>
-    /// <param name="model">The model to start from, after step 1; it is copied, and the copy is held near it.</param>
-    /// <param name="reward">
-    /// A reward model (<see cref="RewardTransformer"/>), or any fitted transformer that reads the text columns <c>Prompt</c>,
-    /// <c>Completion</c> or <c>Text</c> (the completion) and gives a score column.
-    /// </param>
-    /// <param name="promptColumnName">The text column of prompts.</param>
-    /// <param name="klCoefficient">β: what a nat of divergence from the model costs, in units of score.</param>
-    /// <param name="episodes">Answers to learn from.</param>
-    public PpoTrainer Ppo(
-        TextGenerationTransformer model, ITransformer reward, string promptColumnName = TextGenerationTransformer.DefaultPromptColumn,
-        double klCoefficient = 0.05, int episodes = 10_000) =>
-        Ppo(model, reward, new PpoOptions { PromptColumnName = promptColumnName, KlCoefficient = klCoefficient, Episodes = episodes });
-
-    /// <summary>Aligns a model with a fitted reward: step 3 of InstructGPT.</summary>
-    /// <inheritdoc cref="Ppo(TextGenerationTransformer, ITransformer, string, double, int)"/>
-    /// <param name="model">The model to start from, after step 1; it is copied, and the copy is held near it.</param>
-    /// <param name="reward">A reward model, or any fitted transformer with a score column.</param>
-    /// <param name="options">All that can be chosen.</param>
-    /// <exception cref="ArgumentException">Values are out of their ranges; the message lists each one.</exception>
-    public PpoTrainer Ppo(TextGenerationTransformer model, ITransformer reward, PpoOptions options)
-    {
-        ArgumentNullException.ThrowIfNull(model);
-        ArgumentNullException.ThrowIfNull(reward);
-        ArgumentNullException.ThrowIfNull(options);
-        return new PpoTrainer(_context, model, reward is RewardTransformer own && own.Tokenizer.Equals(model.Tokenizer)
-            ? new ModelReward(own)
-            : new TransformerReward(_context, reward), options);
-    }
-
-    /// <summary>Aligns a model with a rule.</summary>
-    /// <param name="model">The model to start from; it is copied, and the copy is held near it.</param>
-    /// <param name="reward">From prompt and completion to a finite score; higher is better.</param>
-    /// <param name="promptColumnName">The text column of prompts.</param>
-    /// <param name="klCoefficient">β: what a nat of divergence from the model costs, in units of score.</param>
-    /// <param name="episodes">Answers to learn from.</param>
-    public PpoTrainer Ppo(
-        TextGenerationTransformer model, Func<string, string, float> reward,
-        string promptColumnName = TextGenerationTransformer.DefaultPromptColumn,
-        double klCoefficient = 0.05, int episodes = 10_000) =>
-        Ppo(model, reward, new PpoOptions { PromptColumnName = promptColumnName, KlCoefficient = klCoefficient, Episodes = episodes });
-
-    /// <summary>Aligns a model with a rule.</summary>
-    /// <param name="model">The model to start from; it is copied, and the copy is held near it.</param>
-    /// <param name="reward">From prompt and completion to a finite score; higher is better.</param>
-    /// <param name="options">All that can be chosen.</param>
-    /// <exception cref="ArgumentException">Values are out of their ranges; the message lists each one.</exception>
-    public PpoTrainer Ppo(TextGenerationTransformer model, Func<string, string, float> reward, PpoOptions options)
-    {
-        ArgumentNullException.ThrowIfNull(model);
-        ArgumentNullException.ThrowIfNull(reward);
-        ArgumentNullException.ThrowIfNull(options);
-        return new PpoTrainer(_context, model, new FunctionReward(reward), options);
-    }
 }

@@ -22,12 +22,13 @@ internal static class Sampler
     /// <param name="streams">The source of randomness of each prompt.</param>
     /// <param name="endToken">The token after which a completion is over.</param>
     /// <param name="options">Validated sampling options.</param>
+    /// <param name="minimumTokens">An end token before this place (from 1) does not end its completion.</param>
     /// <param name="withLogProbabilities">Whether to record log π of each drawn token.</param>
     /// <param name="onToken">Called with (prompt index, token) as soon as a token is drawn, the end token included.</param>
     /// <param name="checkCanceled">Called before each token; throws to stop.</param>
     public static SampledTokens[] Generate(
         Gpt model, IReadOnlyList<int[]> prompts, RandomStream[] streams, int endToken, SamplingOptions options,
-        bool withLogProbabilities = false, Action<int, int>? onToken = null, Action? checkCanceled = null)
+        int minimumTokens = 0, bool withLogProbabilities = false, Action<int, int>? onToken = null, Action? checkCanceled = null)
     {
         using var noGrad = inference_mode();
         using var scope = NewDisposeScope();
@@ -55,7 +56,7 @@ internal static class Sampler
             var drawnLogProbs = logProbs?.cpu().data<float>().ToArray();
             for (int i = 0; i < rows.Length; i++)
             {
-                rows[i].Add((int)drawn[i], drawnLogProbs?[i] ?? 0, endToken);
+                rows[i].Add((int)drawn[i], drawnLogProbs?[i] ?? 0, endToken, minimumTokens);
                 onToken?.Invoke(rows[i].Prompt, (int)drawn[i]);
                 if (rows[i].Done)
                     results[rows[i].Prompt] ??= rows[i].Result(withLogProbabilities);
@@ -151,11 +152,11 @@ internal static class Sampler
         /// <summary>Where the newest token stands in the row's own text.</summary>
         public int Position => tokens.Length + _tokens.Count - 1;
 
-        public void Add(int token, float logProb, int endToken)
+        public void Add(int token, float logProb, int endToken, int minimumTokens)
         {
             _tokens.Add(token);
             _logProbs.Add(logProb);
-            _ended = token == endToken;
+            _ended = token == endToken && _tokens.Count >= minimumTokens;
         }
 
         public SampledTokens Result(bool withLogProbabilities) => new([.. _tokens], withLogProbabilities ? [.. _logProbs] : [], _ended);

@@ -6,9 +6,6 @@ using static TorchSharp.torch;
 
 namespace ML.Rlhf.Torch.Training;
 
-/// <summary>Scores finished episodes, one number each; higher is better.</summary>
-internal delegate double[] EpisodeScorer(IReadOnlyList<Episode> episodes);
-
 /// <summary>
 /// Proximal policy optimisation for language models (Ziegler et al. 2019; Ouyang et al. 2022, step 3), in numbered steps. Four networks
 /// take part: the policy, which learns; the value function, which learns to predict the return; the reference, a frozen copy of where the
@@ -17,12 +14,6 @@ internal delegate double[] EpisodeScorer(IReadOnlyList<Episode> episodes);
 internal sealed class PpoTraining(
     Gpt policy, ScalarGpt value, Gpt reference, EpisodeScorer scorer, int endToken, PpoHyperparameters options, TrainingRun run)
 {
-    private readonly SamplingOptions _sampling = new()
-    {
-        MaxNewTokens = options.MaxResponseTokens,
-        Temperature = (float)options.Temperature,
-    };
-
     /// <summary>Runs all updates.</summary>
     /// <param name="prompts">At least one; each leaves room for a whole response in the policy's context.</param>
     public void Run(TokenSequences prompts)
@@ -34,17 +25,17 @@ internal sealed class PpoTraining(
         using var valueOptimizer = new AdamW(options, value);
         int updates = Batches.Count(options.Episodes, options.EpisodesPerUpdate);
         LearningRateSchedule.WarnOfLongWarmup(options, updates, run);
-        var promptRows = Endless(prompts.Count, new RandomStream(run.Seed, key: 1)).GetEnumerator();
+        var source = new EpisodeSource(policy, prompts, scorer, endToken, options, run);
         var shuffles = new RandomStream(run.Seed, key: 2);
 
         for (int update = 0; update < updates; update++)
         {
             run.ThrowIfCanceled();
-            var statistics = new UpdateStatistics();
+            var statistics = new Statistics();
 
             // 1. Sample a response to each prompt, and score it. No dispose scope is open here: the scorer may be a user's code.
-            var episodes = Sample(prompts, promptRows, update);
-            double[] scores = Score(episodes);
+            var episodes = source.Sample(update);
+            double[] scores = source.Score(episodes);
 
             double learningRate = LearningRateSchedule.At(options, update, updates), norm = 0;
             using (NewDisposeScope())
@@ -69,46 +60,18 @@ internal sealed class PpoTraining(
 
             // 4. Report.
             run.CountTokens(episodes.Sum(e => (long)e.Prompt.Length + e.Response.Length));
-            run.Report(Progress(update, updates, episodes, scores, statistics, learningRate, norm));
+            run.Report(new PpoProgress(
+                statistics.Progress(run, update, updates, episodes, scores, options.KlCoefficient, learningRate, norm))
+            {
+                ValueLoss = statistics.ValueLoss / statistics.Steps,
+                ValueClipFraction = statistics.ValueClipFraction / statistics.Steps,
+                ExplainedVariance = statistics.ExplainedVariance,
+            });
         }
-    }
-
-    private Episode[] Sample(TokenSequences prompts, IEnumerator<int> promptRows, int update)
-    {
-        var chosen = new int[options.EpisodesPerUpdate][];
-        var streams = new RandomStream[chosen.Length];
-        for (int i = 0; i < chosen.Length; i++)
-        {
-            promptRows.MoveNext();
-            chosen[i] = prompts[promptRows.Current].ToArray();
-            streams[i] = new RandomStream(run.Seed, key: 3 + (ulong)update * (ulong)chosen.Length + (ulong)i);
-        }
-        var responses = Sampler.Generate(
-            policy, chosen, streams, endToken, _sampling, withLogProbabilities: true, checkCanceled: run.ThrowIfCanceled);
-        return [.. responses.Select((r, i) => new Episode(chosen[i], r.Tokens, r.LogProbabilities, r.Ended))];
-    }
-
-    private double[] Score(Episode[] episodes)
-    {
-        double[] scores = scorer(episodes);
-        if (scores.Length != episodes.Length)
-            throw new InvalidOperationException(
-                $"The reward gave {scores.Length} scores for {episodes.Length} episodes, but PPO needs one each. Leave out steps that " +
-                "drop or add rows.");
-        for (int i = 0; i < scores.Length; i++)
-        {
-            if (!double.IsFinite(scores[i]))
-                throw new InvalidOperationException(
-                    $"The reward of an episode is {scores[i]}, but PPO needs finite numbers. Check the reward model or function for " +
-                    "empty and unusual responses.");
-            if (!episodes[i].Ended)
-                scores[i] = options.UnfinishedScore ?? scores[i];
-        }
-        return scores;
     }
 
     /// <summary>Log-probabilities, values, rewards and advantages of the episodes under the weights that sampled them.</summary>
-    internal Rollout Evaluate(Episode[] episodes, double[] scores, UpdateStatistics statistics)
+    internal Rollout Evaluate(Episode[] episodes, double[] scores, Statistics statistics)
     {
         using var noGrad = no_grad();
         using var scope = NewDisposeScope();
@@ -134,11 +97,9 @@ internal sealed class PpoTraining(
         var (advantages, returns) = PolicyRewards.GeneralizedAdvantages(rewards, v, options.Gamma, options.Lambda);
         var whitened = MaskedStatistics.Whiten(advantages, mask) * mask;
 
-        statistics.Kl = (lp - refLp).sum(-1).mean().ToDouble();
-        statistics.Entropy = MaskedStatistics.Mean(cat(entropies), mask).ToDouble();
+        statistics.MeasureRollout(episodes, lp, refLp, cat(entropies), mask);
         var spread = MaskedStatistics.Variance(returns, mask);
         statistics.ExplainedVariance = (1 - MaskedStatistics.Variance(returns - v, mask) / (spread + 1e-8)).ToDouble();
-        statistics.LogProbDrift = Drift(episodes, lp);
         return new Rollout(
             new EpisodeBatch(batch.Ids.MoveToOuterDisposeScope(), batch.StatePositions.MoveToOuterDisposeScope(),
                 batch.Responses.MoveToOuterDisposeScope(), mask.MoveToOuterDisposeScope()),
@@ -149,7 +110,7 @@ internal sealed class PpoTraining(
     /// <summary>
     /// Adds the gradient of one minibatch, one micro-batch after another. Every mean is over the tokens of the whole minibatch.
     /// </summary>
-    internal void AccumulateGradients(Rollout rollout, int[] rows, UpdateStatistics statistics)
+    internal void AccumulateGradients(Rollout rollout, int[] rows, Statistics statistics)
     {
         using var scope = NewDisposeScope();
         double tokens = rollout.Episodes.Mask.index_select(0, Rows(rows)).sum().ToDouble();
@@ -175,95 +136,22 @@ internal sealed class PpoTraining(
             loss.backward();
 
             using var noGrad = no_grad();
-            statistics.PolicyLoss.Add(policyLoss.ToDouble());
-            statistics.ValueLoss.Add(valueLoss.ToDouble());
-            statistics.Loss.Add(loss.ToDouble());
-            statistics.ApproximateKl.Add(Mean((logProbs - oldLogProbs).square() * 0.5).ToDouble());
-            statistics.PolicyClipFraction.Add(Mean(PpoLoss.PolicyIsClipped(ratio, advantages, options.ClipRange)).ToDouble());
-            statistics.ValueClipFraction.Add(Mean(PpoLoss.ValueIsClipped(values, oldValues, returns, options.ValueClipRange)).ToDouble());
-            statistics.RatioMean.Add(Mean(ratio).ToDouble());
-            var real = ratio.masked_select(episodes.Mask.to(@bool));
-            statistics.RatioMinimum = Math.Min(statistics.RatioMinimum, real.min().ToDouble());
-            statistics.RatioMaximum = Math.Max(statistics.RatioMaximum, real.max().ToDouble());
+            statistics.AddPart(
+                loss, policyLoss, ratio, logProbs - oldLogProbs, PpoLoss.PolicyIsClipped(ratio, advantages, options.ClipRange),
+                episodes.Mask, tokens);
+            statistics.ValueLoss += valueLoss.ToDouble();
+            statistics.ValueClipFraction += Mean(PpoLoss.ValueIsClipped(values, oldValues, returns, options.ValueClipRange)).ToDouble();
         }
-        statistics.Steps++;
+        statistics.EndStep();
     }
 
     private IEnumerable<int[]> MicroBatches(int[] rows) => rows.Chunk(options.MicroBatchSize ?? rows.Length);
 
     private Tensor Rows(int[] rows) => tensor(Array.ConvertAll(rows, r => (long)r), device: run.Device);
 
-    private static double Drift(Episode[] episodes, Tensor logProbs)
+    /// <summary>What is measured of the value function besides.</summary>
+    internal sealed class Statistics : UpdateStatistics
     {
-        var fresh = logProbs.cpu().data<float>().ToArray();
-        int width = (int)logProbs.shape[1];
-        return episodes.SelectMany((e, i) => e.SampledLogProbs.Select((sampled, t) => Math.Abs((double)sampled - fresh[i * width + t]))).Max();
-    }
-
-    /// <summary>Prompt indices in a random order, and in a new one each time they run out.</summary>
-    private static IEnumerable<int> Endless(int count, RandomStream random)
-    {
-        while (true)
-        {
-            foreach (int row in random.Permutation(count))
-                yield return row;
-        }
-    }
-
-    private PpoProgress Progress(
-        int update, int updates, Episode[] episodes, double[] scores, UpdateStatistics s, double learningRate, double norm)
-    {
-        double score = scores.Average();
-        return new PpoProgress
-        {
-            Stage = run.Stage,
-            Step = update + 1,
-            TotalSteps = updates,
-            Loss = s.Mean(s.Loss),
-            LearningRate = learningRate,
-            GradientNorm = norm,
-            TokensPerSecond = run.TokensPerSecond,
-            Elapsed = run.Elapsed,
-            Kl = s.Kl,
-            KlCoefficient = options.KlCoefficient,
-            Entropy = s.Entropy,
-            Score = score,
-            ScoreDeviation = Math.Sqrt(scores.Average(x => (x - score) * (x - score))),
-            RlhfReward = score - options.KlCoefficient * s.Kl,
-            ResponseLength = episodes.Average(e => e.Response.Length),
-            EndRate = episodes.Average(e => e.Ended ? 1.0 : 0.0),
-            ApproximateKl = s.Mean(s.ApproximateKl),
-            PolicyClipFraction = s.Mean(s.PolicyClipFraction),
-            RatioMean = s.Mean(s.RatioMean),
-            RatioMinimum = s.RatioMinimum,
-            RatioMaximum = s.RatioMaximum,
-            PolicyLoss = s.Mean(s.PolicyLoss),
-            ValueLoss = s.Mean(s.ValueLoss),
-            ValueClipFraction = s.Mean(s.ValueClipFraction),
-            ExplainedVariance = s.ExplainedVariance,
-            LogProbDrift = s.LogProbDrift,
-            EpisodesPerSecond = (update + 1) * (double)options.EpisodesPerUpdate / run.Elapsed.TotalSeconds,
-        };
-    }
-
-    /// <summary>
-    /// What is measured while an update is made. Lists hold one part per micro-batch, already divided by the minibatch's tokens.
-    /// </summary>
-    internal sealed class UpdateStatistics
-    {
-        public double Kl, Entropy, ExplainedVariance, LogProbDrift;
-        public double RatioMinimum = double.PositiveInfinity, RatioMaximum = double.NegativeInfinity;
-        public int Steps;
-
-        public List<double> Loss { get; } = [];
-        public List<double> PolicyLoss { get; } = [];
-        public List<double> ValueLoss { get; } = [];
-        public List<double> ApproximateKl { get; } = [];
-        public List<double> PolicyClipFraction { get; } = [];
-        public List<double> ValueClipFraction { get; } = [];
-        public List<double> RatioMean { get; } = [];
-
-        /// <summary>Mean over the optimiser steps: parts of a step add up, steps are averaged.</summary>
-        public double Mean(List<double> parts) => parts.Sum() / Steps;
+        public double ExplainedVariance, ValueLoss, ValueClipFraction;
     }
 }

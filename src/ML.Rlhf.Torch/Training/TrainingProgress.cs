@@ -32,4 +32,7 @@ public record TrainingProgress
 
     /// <summary>Time left, if the remaining steps take as long as the ones so far.</summary>
     public TimeSpan Remaining => Elapsed * ((double)(TotalSteps - Step) / Step);
+
+    /// <summary>What a line of the log says of this stage alone, with a space before it; empty for most.</summary>
+    internal virtual string Details => "";
 }

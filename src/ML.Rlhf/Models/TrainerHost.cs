@@ -64,10 +64,7 @@ internal sealed class TrainerHost(IHostEnvironment environment, string name)
         string line = string.Create(CultureInfo.InvariantCulture, $"{p.Stage} step {p.Step}/{p.TotalSteps} loss {p.Loss:F4}");
         if (p.ValidationLoss is { } validation)
             line += string.Create(CultureInfo.InvariantCulture, $" validation {validation:F4}");
-        if (p is PpoProgress ppo)
-            line += string.Create(CultureInfo.InvariantCulture, $" score {ppo.Score:F3} kl {ppo.Kl:F3} entropy {ppo.Entropy:F3} clip " +
-                $"{ppo.PolicyClipFraction:F3}");
-        return line + string.Create(CultureInfo.InvariantCulture, $" lr {p.LearningRate:G3} {p.TokensPerSecond:F0} tokens/s left " +
+        return line + p.Details + string.Create(CultureInfo.InvariantCulture, $" lr {p.LearningRate:G3} {p.TokensPerSecond:F0} tokens/s left " +
             $"{p.Remaining:hh\\:mm\\:ss}");
     }
 }

@@ -63,7 +63,7 @@ public sealed class PpoTrainer : IEstimator<TextGenerationTransformer>
         TextColumns.RequireText(_host.Host, input.Schema, "prompt", _options.PromptColumnName);
         return _host.Train("PPO", _options, run =>
         {
-            var scorer = _reward.CreateScorer(_model, _options);
+            var scorer = _reward.CreateScorer(_model);
             var prompts = Tokenization.Prompts(
                 input, _options.PromptColumnName, _model.Tokenizer, _model.Architecture.ContextLength, _options.MaxResponseTokens, run.Warn,
                 _options.CancellationToken);

@@ -83,8 +83,9 @@ public sealed class InvalidOptionsTests
             "MinibatchesPerEpoch is 5, but must be at least 1 and at most EpisodesPerUpdate (4); " +
             "MaxResponseTokens is 0, but must be at least 1; " +
             "Temperature is 0, but must be finite and at least 0.001; KlCoefficient is NaN, but must be a finite number of at least 0; " +
-            "UnfinishedScore is -Infinity, but must be finite or null; Gamma is 1.1, but must be in [0, 1]; " +
-            "Lambda is -0.1, but must be in [0, 1]; ClipRange is 0, but must be above 0; ValueClipRange is 0, but must be above 0; " +
+            "UnfinishedScore is -Infinity, but must be finite or null; ClipRange is 0, but must be above 0; " +
+            "Gamma is 1.1, but must be in [0, 1]; " +
+            "Lambda is -0.1, but must be in [0, 1]; ValueClipRange is 0, but must be above 0; " +
             "ValueCoefficient is -1, but must be at least 0; " +
             $"EntropyCoefficient is -1, but must be at least 0; {Sampling}.",
             Assert.Throws<ArgumentException>(() => _trainers.Ppo(Tiny.Model, Tiny.Reward, options)).Message);

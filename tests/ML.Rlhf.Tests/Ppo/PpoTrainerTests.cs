@@ -71,7 +71,7 @@ public sealed class PpoTrainerTests
 
         var error = Assert.Throws<ArgumentException>(() => _ml.Rlhf().Trainers.Ppo(Tiny.Model, dropping, Options).Fit(Prompts));
 
-        Assert.StartsWith("The reward transformer drops or adds rows, but PPO needs one score for each response.", error.Message);
+        Assert.StartsWith("The reward transformer drops or adds rows, but each response needs one score.", error.Message);
     }
 
     [Fact]
@@ -149,7 +149,7 @@ public sealed class PpoTrainerTests
     {
         var progress = new ProgressRecords();
 
-        Fit(Classifier(), Options with { Progress = progress, ScoreColumnName = column }).Dispose();
+        Fit(Classifier(), Options with { Progress = progress }, column).Dispose();
 
         var scores = progress.Cast<PpoProgress>().Select(p => p.Score).ToList();
         Assert.All(scores, score => Assert.True(double.IsFinite(score)));
@@ -167,7 +167,7 @@ public sealed class PpoTrainerTests
 
         Assert.Equal(
             "The reward transformer gives no column 'Score', but 'Prompt', 'Completion', 'Text', 'Copy'. " +
-            "Set PpoOptions.ScoreColumnName to the one that holds the score.",
+            "Name the column that holds the score: ml.Rlhf().Rewards.FromTransformer(reward, \"…\").",
             Assert.Throws<ArgumentException>(
                 () => Fit(copy, Options with { Progress = progress })).Message);
         Assert.Empty(progress);
@@ -181,12 +181,12 @@ public sealed class PpoTrainerTests
     {
         var progress = new ProgressRecords();
         var transformer = _ml.Transforms.CustomMapping<Document, NoScores>((_, _) => { }, null).Fit(Documents);
-        var options = Options with { ScoreColumnName = column, Progress = progress };
+        var options = Options with { Progress = progress };
 
         Assert.Equal(
-            $"Column '{column}' of the reward transformer is {type}, but PPO needs a single number: Single, Double or Boolean. " +
-            "Set PpoOptions.ScoreColumnName to another column, or convert it with ml.Transforms.Conversion.ConvertType.",
-            Assert.Throws<ArgumentException>(() => Fit(transformer, options)).Message);
+            $"Column '{column}' of the reward transformer is {type}, but a score is a single number: Single, Double or Boolean. " +
+            "Name the column that holds the score: ml.Rlhf().Rewards.FromTransformer(reward, \"…\"), or convert it with ml.Transforms.Conversion.ConvertType.",
+            Assert.Throws<ArgumentException>(() => Fit(transformer, options, column)).Message);
         Assert.Empty(progress);
     }
 
@@ -200,7 +200,7 @@ public sealed class PpoTrainerTests
         var transformer = _ml.Transforms.CustomMapping<Document, Scores>(
             (_, scores) => (scores.AsSingle, scores.AsDouble, scores.AsBoolean) = (1, 1, true), null).Fit(Documents);
 
-        Fit(transformer, Options with { ScoreColumnName = column, Progress = progress }).Dispose();
+        Fit(transformer, Options with { Progress = progress }, column).Dispose();
 
         Assert.Equal([1, 1], progress.Cast<PpoProgress>().Select(p => p.Score));
     }
@@ -212,7 +212,7 @@ public sealed class PpoTrainerTests
         var needsLabel = _ml.Transforms.Conversion.MapValueToKey("Label").Fit(rows);
 
         Assert.Equal(
-            "The reward transformer does not fit the columns that PPO gives it (Prompt, Completion, and Text, which is the completion): " +
+            "The reward transformer does not fit the columns that it is given (Prompt, Completion, and Text, which is the completion): " +
             "Could not find input column 'Label' (Parameter 'inputSchema') " +
             "Put ml.Transforms.CopyColumns in front of it, or leave out the steps that need a label.",
             Assert.Throws<ArgumentException>(() => Fit(needsLabel, Options)).Message);
@@ -224,7 +224,7 @@ public sealed class PpoTrainerTests
     public void A_reward_that_is_not_finite_is_an_error(float score, string text)
     {
         Assert.Equal(
-            $"The reward of an episode is {text}, but PPO needs finite numbers. " +
+            $"The reward of an episode is {text}, but rewards must be finite numbers. " +
             "Check the reward model or function for empty and unusual responses.",
             Assert.Throws<InvalidOperationException>(() => Fit((_, _) => score, Options)).Message);
     }
@@ -282,8 +282,8 @@ public sealed class PpoTrainerTests
     private TextGenerationTransformer Fit(Func<string, string, float> reward, PpoOptions options) =>
         _ml.Rlhf().Trainers.Ppo(Tiny.Model, reward, options).Fit(Prompts);
 
-    private TextGenerationTransformer Fit(ITransformer reward, PpoOptions options) =>
-        _ml.Rlhf().Trainers.Ppo(Tiny.Model, reward, options).Fit(Prompts);
+    private TextGenerationTransformer Fit(ITransformer reward, PpoOptions options, string scoreColumn = "Score") =>
+        _ml.Rlhf().Trainers.Ppo(Tiny.Model, _ml.Rlhf().Rewards.FromTransformer(reward, scoreColumn), options).Fit(Prompts);
 
     private ITransformer Classifier()
     {

@@ -38,7 +38,7 @@ public class PpoTrainingTests
     {
         var policy = TinyGpt.Random();
         var ppo = new TinyPpo(s_oneStep, policy: policy, value: new ScalarGpt(policy.Clone(), generator: null));
-        var statistics = new PpoTraining.UpdateStatistics();
+        var statistics = new PpoTraining.Statistics();
 
         var episodes = ppo.Sample(5);
         var rollout = ppo.Training.Evaluate(episodes, [3, 1, 4, 1, 5], statistics);
@@ -85,7 +85,7 @@ public class PpoTrainingTests
         var episodes = ppo.Sample(7, temperature: 0.8f);
         double[] scores = [.. episodes.Select((_, i) => i - 2.5)];
 
-        var statistics = new PpoTraining.UpdateStatistics();
+        var statistics = new PpoTraining.Statistics();
         var rollout = ppo.Training.Evaluate(episodes, scores, statistics);
 
         List<double> advantages = [], kls = [];
@@ -271,7 +271,7 @@ public class PpoTrainingTests
         var episodes = ppo.Sample(2000);
 
         double[] divergences = PolicyDivergence.PerEpisode(ppo.Policy, ppo.Reference, episodes, temperature: 1);
-        var statistics = new PpoTraining.UpdateStatistics();
+        var statistics = new PpoTraining.Statistics();
         ppo.Training.Evaluate(episodes, new double[episodes.Length], statistics);
 
         Assert.All(divergences, d => Assert.True(d > 0));

@@ -1,0 +1,81 @@
+using System.Globalization;
+
+namespace ML.Rlhf;
+
+/// <summary>
+/// Where a run that learns from its own answers stands after an update. In brackets, the name that the field's codebases log the number
+/// under. Token statistics count real response tokens only.
+/// </summary>
+public record PolicyProgress : TrainingProgress
+{
+    /// <summary>
+    /// Mean over episodes of Σ_t (log π − log π_ref), in nats, before the update (<c>objective/kl</c>). 0 at the first update.
+    /// </summary>
+    public required double Kl { get; init; }
+
+    /// <summary>β of this update (<c>objective/kl_coef</c>).</summary>
+    public required double KlCoefficient { get; init; }
+
+    /// <summary>Mean entropy of the policy per token, in nats, before the update (<c>objective/entropy</c>).</summary>
+    public required double Entropy { get; init; }
+
+    /// <summary>Mean score of the episodes, after what unfinished ones are worth (<c>objective/scores</c>).</summary>
+    public required double Score { get; init; }
+
+    /// <summary>Standard deviation of the scores. Near 0, there is nothing left to learn from.</summary>
+    public required double ScoreDeviation { get; init; }
+
+    /// <summary>Mean score by the gold reward, which nobody optimises; null without one.</summary>
+    public double? GoldScore { get; init; }
+
+    /// <summary>Mean of score − β·KL (<c>objective/rlhf_reward</c>).</summary>
+    public required double RlhfReward { get; init; }
+
+    /// <summary>Mean tokens of a response, its end token included.</summary>
+    public required double ResponseLength { get; init; }
+
+    /// <summary>Part of the responses that ended with the end token.</summary>
+    public required double EndRate { get; init; }
+
+    /// <summary>
+    /// ½·E[(log π − log π_old)²], averaged over the optimiser steps of the update (<c>policy/approxkl</c>). 0 before the first step.
+    /// </summary>
+    public required double ApproximateKl { get; init; }
+
+    /// <summary>Part of the tokens whose policy loss was clipped, so that they taught nothing (<c>policy/clipfrac</c>).</summary>
+    public required double PolicyClipFraction { get; init; }
+
+    /// <summary>Mean probability ratio (<c>policy/ratio</c>). 1 before the first step.</summary>
+    public required double RatioMean { get; init; }
+
+    /// <summary>Variance of the probability ratio over the tokens of a step, averaged over the steps (<c>policy/ratio_var</c>).</summary>
+    public required double RatioVariance { get; init; }
+
+    /// <summary>Smallest probability ratio of any token in any step of the update.</summary>
+    public required double RatioMinimum { get; init; }
+
+    /// <summary>Largest probability ratio of any token in any step of the update.</summary>
+    public required double RatioMaximum { get; init; }
+
+    /// <summary>Mean policy loss (<c>loss/policy</c>).</summary>
+    public required double PolicyLoss { get; init; }
+
+    /// <summary>
+    /// Largest |log π while sampling − log π in a fresh forward pass| of any token. A bug or a broken cache shows here; rounding stays
+    /// below 1e-3.
+    /// </summary>
+    public required double LogProbDrift { get; init; }
+
+    /// <summary>Optimiser steps that the update made; fewer than planned where <see cref="PolicyHyperparameters.MaxUpdateKl"/> ended
+    /// it.</summary>
+    public required int OptimizerSteps { get; init; }
+
+    /// <summary>What the update gave reason to worry about; empty when all is well.</summary>
+    public IReadOnlyList<TrainingAlarm> Alarms { get; init; } = [];
+
+    /// <summary>Episodes per second since the run began.</summary>
+    public required double EpisodesPerSecond { get; init; }
+
+    internal override string Details => string.Create(CultureInfo.InvariantCulture,
+        $" score {Score:F3} kl {Kl:F3} entropy {Entropy:F3} clip {PolicyClipFraction:F3}");
+}

@@ -1,0 +1,133 @@
+using ML.Rlhf.Torch.Functional;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace ML.Rlhf.Torch.Training;
+
+/// <summary>
+/// What is measured while an update is made. Within an optimiser step the parts of its micro-batches add up; over the steps of the update
+/// they are averaged.
+/// </summary>
+internal class UpdateStatistics
+{
+    private double _loss, _policyLoss, _approximateKl, _clipFraction, _ratio, _ratioVariance;
+    private double _stepKl, _stepRatio, _stepRatioSquare;
+
+    /// <summary>Mean over episodes of Σ_t (log π − log π_ref) at the rollout.</summary>
+    public double Kl { get; private set; }
+
+    public double Entropy { get; private set; }
+
+    public double LogProbDrift { get; private set; }
+
+    public double RatioMinimum { get; private set; } = double.PositiveInfinity;
+
+    public double RatioMaximum { get; private set; } = double.NegativeInfinity;
+
+    /// <summary>Optimiser steps measured.</summary>
+    public int Steps { get; private set; }
+
+    public double Loss => _loss / Steps;
+
+    public double PolicyLoss => _policyLoss / Steps;
+
+    public double ApproximateKl => _approximateKl / Steps;
+
+    public double PolicyClipFraction => _clipFraction / Steps;
+
+    public double RatioMean => _ratio / Steps;
+
+    public double RatioVariance => _ratioVariance / Steps;
+
+    /// <summary>Approximate KL of the step that is being measured.</summary>
+    public double StepKl => _stepKl;
+
+    /// <summary>Measures the rollout, before anything is learned from it.</summary>
+    /// <param name="episodes">The episodes.</param>
+    /// <param name="logProbs">log π from a fresh forward pass (B, R), 0 on padding.</param>
+    /// <param name="referenceLogProbs">log π_ref (B, R), 0 on padding.</param>
+    /// <param name="entropies">Entropy at each response token (B, R).</param>
+    /// <param name="mask">(B, R).</param>
+    public void MeasureRollout(
+        IReadOnlyList<Episode> episodes, Tensor logProbs, Tensor referenceLogProbs, Tensor entropies, Tensor mask)
+    {
+        using var scope = NewDisposeScope();
+        Kl = (logProbs - referenceLogProbs).sum(-1).mean().ToDouble();
+        Entropy = MaskedStatistics.Mean(entropies, mask).ToDouble();
+        var fresh = logProbs.cpu().data<float>().ToArray();
+        int width = (int)logProbs.shape[1];
+        LogProbDrift = episodes
+            .SelectMany((e, i) => e.SampledLogProbs.Select((sampled, t) => Math.Abs((double)sampled - fresh[i * width + t]))).Max();
+    }
+
+    /// <summary>Measures the policy's part of a micro-batch.</summary>
+    /// <param name="loss">Everything that was descended, as this part's share of the step's mean.</param>
+    /// <param name="policyLoss">The policy's share of it.</param>
+    /// <param name="ratio">π / π_old (b, R).</param>
+    /// <param name="logRatio">log π − log π_old (b, R).</param>
+    /// <param name="isClipped">bool (b, R).</param>
+    /// <param name="mask">(b, R).</param>
+    /// <param name="tokens">Real tokens of the whole minibatch.</param>
+    public void AddPart(Tensor loss, Tensor policyLoss, Tensor ratio, Tensor logRatio, Tensor isClipped, Tensor mask, double tokens)
+    {
+        using var noGrad = no_grad();
+        using var scope = NewDisposeScope();
+        double Mean(Tensor perToken) => (perToken * mask).sum().ToDouble() / tokens;
+        _loss += loss.ToDouble();
+        _policyLoss += policyLoss.ToDouble();
+        _stepKl += Mean(logRatio.square()) / 2;
+        _clipFraction += Mean(isClipped);
+        _stepRatio += Mean(ratio);
+        _stepRatioSquare += Mean(ratio.square());
+        var real = ratio.masked_select(mask.to(@bool));
+        RatioMinimum = Math.Min(RatioMinimum, real.min().ToDouble());
+        RatioMaximum = Math.Max(RatioMaximum, real.max().ToDouble());
+    }
+
+    /// <summary>All parts of a step have been added.</summary>
+    public void EndStep()
+    {
+        Steps++;
+        _approximateKl += _stepKl;
+        _ratio += _stepRatio;
+        _ratioVariance += _stepRatioSquare - _stepRatio * _stepRatio;
+        _stepKl = _stepRatio = _stepRatioSquare = 0;
+    }
+
+    /// <summary>The record of the update.</summary>
+    public PolicyProgress Progress(
+        TrainingRun run, int update, int updates, Episode[] episodes, double[] scores, double klCoefficient, double learningRate,
+        double gradientNorm)
+    {
+        double score = scores.Average();
+        return new PolicyProgress
+        {
+            Stage = run.Stage,
+            Step = update + 1,
+            TotalSteps = updates,
+            Loss = Loss,
+            LearningRate = learningRate,
+            GradientNorm = gradientNorm,
+            TokensPerSecond = run.TokensPerSecond,
+            Elapsed = run.Elapsed,
+            Kl = Kl,
+            KlCoefficient = klCoefficient,
+            Entropy = Entropy,
+            Score = score,
+            ScoreDeviation = Math.Sqrt(scores.Average(x => (x - score) * (x - score))),
+            RlhfReward = score - klCoefficient * Kl,
+            ResponseLength = episodes.Average(e => e.Response.Length),
+            EndRate = episodes.Average(e => e.Ended ? 1.0 : 0.0),
+            ApproximateKl = ApproximateKl,
+            PolicyClipFraction = PolicyClipFraction,
+            RatioMean = RatioMean,
+            RatioVariance = RatioVariance,
+            RatioMinimum = RatioMinimum,
+            RatioMaximum = RatioMaximum,
+            PolicyLoss = PolicyLoss,
+            LogProbDrift = LogProbDrift,
+            OptimizerSteps = Steps,
+            EpisodesPerSecond = (update + 1) * (double)episodes.Length / run.Elapsed.TotalSeconds,
+        };
+    }
+}

@@ -1,0 +1,148 @@
+using Microsoft.ML;
+using Microsoft.ML.Data;
+using Microsoft.ML.Runtime;
+using ML.Rlhf.Torch.Modules;
+using ML.Rlhf.Torch.Training;
+
+namespace ML.Rlhf;
+
+/// <summary>A response to a prompt, as a fitted transformer reads it.</summary>
+/// <remarks>A pipeline that was fitted on other column names meets it through <c>ml.Transforms.CopyColumns</c>.</remarks>
+internal sealed class RewardInput
+{
+    /// <summary>The prompt.</summary>
+    public string Prompt { get; set; } = "";
+
+    /// <summary>The response.</summary>
+    public string Completion { get; set; } = "";
+
+    /// <summary>The response under the name that text pipelines use.</summary>
+    public string Text { get; set; } = "";
+}
+
+/// <summary>
+/// What scores a response to a prompt: a fitted transformer, a function, or a weighted sum of several. Made by <c>ml.Rlhf().Rewards</c>.
+/// </summary>
+public abstract class Reward
+{
+    private protected Reward()
+    {
+    }
+
+    /// <summary>Makes the scorer of a run.</summary>
+    /// <param name="policy">The model that answers.</param>
+    /// <exception cref="ArgumentException">The reward does not fit the model or the columns.</exception>
+    internal abstract EpisodeScorer CreateScorer(TextGenerationTransformer policy);
+
+    /// <summary>The network that a value function starts from; null starts it from the policy, with a head of zeros.</summary>
+    internal virtual ScalarGpt? ValueSource(TextGenerationTransformer policy) => null;
+}
+
+/// <summary>A C# function of prompt and response.</summary>
+internal sealed class FunctionReward(Func<string, string, float> function) : Reward
+{
+    internal override EpisodeScorer CreateScorer(TextGenerationTransformer policy) => episodes =>
+        [.. episodes.Select(e => (double)function(policy.Tokenizer.Decode(e.Prompt), policy.Tokenizer.Decode(e.Response)))];
+}
+
+/// <summary>Σ weight·score.</summary>
+internal sealed class SumReward(IReadOnlyList<(Reward Reward, double Weight)> parts) : Reward
+{
+    internal override EpisodeScorer CreateScorer(TextGenerationTransformer policy)
+    {
+        var scorers = parts.Select(part => (Score: part.Reward.CreateScorer(policy), part.Weight)).ToArray();
+        return episodes =>
+        {
+            var sums = new double[episodes.Count];
+            foreach (var (score, weight) in scorers)
+            {
+                double[] scores = score(episodes);
+                EpisodeScores.Require(scores, episodes.Count);
+                for (int i = 0; i < sums.Length; i++)
+                    sums[i] += weight * scores[i];
+            }
+            return sums;
+        };
+    }
+
+    internal override ScalarGpt? ValueSource(TextGenerationTransformer policy) =>
+        parts.Select(part => part.Reward.ValueSource(policy)).FirstOrDefault(source => source is not null);
+}
+
+/// <summary>A reward model of this pack, or any fitted transformer that reads text and gives a number.</summary>
+internal sealed class TransformerReward(MLContext ml, ITransformer reward, string scoreColumn) : Reward
+{
+    internal override EpisodeScorer CreateScorer(TextGenerationTransformer policy) =>
+        OwnModel(policy) is { } own ? ScoreTokens(own, policy) : ScoreTexts(policy);
+
+    internal override ScalarGpt? ValueSource(TextGenerationTransformer policy) => OwnModel(policy)?.Scalar;
+
+    /// <summary>A reward model of this pack with the policy's tokenizer: it scores the very tokens that were sampled.</summary>
+    private RewardTransformer? OwnModel(TextGenerationTransformer policy) =>
+        reward is RewardTransformer own && own.Tokenizer.Equals(policy.Tokenizer) ? own : null;
+
+    private static EpisodeScorer ScoreTokens(RewardTransformer own, TextGenerationTransformer policy)
+    {
+        if (own.Architecture.ContextLength < policy.Architecture.ContextLength)
+            throw new ArgumentException(
+                $"The reward model's context is {own.Architecture.ContextLength} tokens, shorter than the policy's " +
+                $"{policy.Architecture.ContextLength}. Train the reward model from the same model as the policy.");
+        return episodes =>
+        {
+            var sequences = new TokenSequences();
+            foreach (var episode in episodes)
+                sequences.Add([.. episode.Prompt, .. episode.Response]);
+            return RewardScoring.Score(own.Scalar, sequences);
+        };
+    }
+
+    private EpisodeScorer ScoreTexts(TextGenerationTransformer policy)
+    {
+        RequireScore();
+        return episodes =>
+        {
+            var rows = episodes.Select(e => (Prompt: policy.Tokenizer.Decode(e.Prompt), Completion: policy.Tokenizer.Decode(e.Response)));
+            var scored = reward.Transform(ml.Data.LoadFromEnumerable(
+                rows.Select(r => new RewardInput { Prompt = r.Prompt, Completion = r.Completion, Text = r.Completion }).ToArray()));
+            return ReadScores(scored, scored.Schema[scoreColumn]);
+        };
+    }
+
+    /// <summary>Reports at the start, and not after the first rollout, what does not fit.</summary>
+    private void RequireScore()
+    {
+        IHostEnvironment environment = ml;
+        const string Fix = "Name the column that holds the score: ml.Rlhf().Rewards.FromTransformer(reward, \"…\")";
+        if (!reward.IsRowToRowMapper)
+            throw environment.Process(new ArgumentException(
+                "The reward transformer drops or adds rows, but each response needs one score. Leave out steps that filter rows."));
+        DataViewSchema schema;
+        try
+        {
+            schema = reward.GetOutputSchema(ml.Data.LoadFromEnumerable(Array.Empty<RewardInput>()).Schema);
+        }
+        catch (ArgumentException e)
+        {
+            throw environment.Process(new ArgumentException(
+                $"The reward transformer does not fit the columns that it is given (Prompt, Completion, and Text, which is the " +
+                $"completion): {e.Message} Put ml.Transforms.CopyColumns in front of it, or leave out the steps that need a label.", e));
+        }
+        if (schema.GetColumnOrNull(scoreColumn) is not { } column)
+            throw environment.Process(new ArgumentException(
+                $"The reward transformer gives no column '{scoreColumn}', but " +
+                $"{string.Join(", ", schema.Select(c => $"'{c.Name}'").Distinct())}. {Fix}."));
+        if (column.Type.RawType != typeof(float) && column.Type.RawType != typeof(double) && column.Type.RawType != typeof(bool))
+            throw environment.Process(new ArgumentException(
+                $"Column '{scoreColumn}' of the reward transformer is {column.Type}, but a score is a single number: Single, Double or " +
+                $"Boolean. {Fix}, or convert it with ml.Transforms.Conversion.ConvertType."));
+    }
+
+    private static double[] ReadScores(IDataView scored, DataViewSchema.Column column)
+    {
+        if (column.Type.RawType == typeof(float))
+            return [.. scored.GetColumn<float>(column).Select(score => (double)score)];
+        if (column.Type.RawType == typeof(double))
+            return [.. scored.GetColumn<double>(column)];
+        return [.. scored.GetColumn<bool>(column).Select(score => score ? 1.0 : 0.0)];
+    }
+}
