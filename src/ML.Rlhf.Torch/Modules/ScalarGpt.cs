@@ -43,8 +43,20 @@ public sealed class ScalarGpt : Module
     public Tensor Scores(Tensor ids)
     {
         using var scope = NewDisposeScope();
-        return score.forward(transformer.Hidden(ids)).squeeze(-1).MoveToOuterDisposeScope();
+        return Head(transformer.Hidden(ids)).MoveToOuterDisposeScope();
     }
+
+    /// <summary>Scores states that a trunk gave already.</summary>
+    /// <param name="hidden">Hidden states (…, C).</param>
+    /// <returns>Scores (…).</returns>
+    internal Tensor Head(Tensor hidden)
+    {
+        using var scope = NewDisposeScope();
+        return score.forward(hidden).squeeze(-1).MoveToOuterDisposeScope();
+    }
+
+    /// <summary>Frees the head of a module whose trunk somebody else goes on using.</summary>
+    internal void DisposeHead() => score.Dispose();
 
     /// <summary>Changes the head so that it gives <c>gain·s + bias</c> where it gave <c>s</c>.</summary>
     public void Rescale(double gain, double bias)

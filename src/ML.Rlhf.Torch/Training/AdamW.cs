@@ -26,6 +26,12 @@ internal sealed class AdamW : IDisposable
         _scratch = zeros_like(_parameters.Values).DetachFromDisposeScope();
     }
 
+    /// <summary>All parameters, one after another; it belongs to this.</summary>
+    public Tensor Parameters => _parameters.Values;
+
+    /// <summary>All gradients, in the same order; it belongs to this.</summary>
+    public Tensor Gradients => _parameters.Gradients;
+
     /// <summary>Forgets the gradients of the last step.</summary>
     public void ZeroGradients()
     {

@@ -76,6 +76,29 @@ public record PolicyProgress : TrainingProgress
     /// <summary>Episodes per second since the run began.</summary>
     public required double EpisodesPerSecond { get; init; }
 
+    private protected override void AddMetrics(Dictionary<string, double> metrics)
+    {
+        base.AddMetrics(metrics);
+        metrics["objective/kl"] = Kl;
+        metrics["objective/kl_coef"] = KlCoefficient;
+        metrics["objective/entropy"] = Entropy;
+        metrics["objective/scores"] = Score;
+        metrics["objective/scores_std"] = ScoreDeviation;
+        if (GoldScore is { } gold)
+            metrics["objective/gold_scores"] = gold;
+        metrics["objective/rlhf_reward"] = RlhfReward;
+        metrics["response/length"] = ResponseLength;
+        metrics["response/stop_rate"] = EndRate;
+        metrics["policy/approxkl"] = ApproximateKl;
+        metrics["policy/clipfrac"] = PolicyClipFraction;
+        metrics["policy/ratio"] = RatioMean;
+        metrics["policy/ratio_var"] = RatioVariance;
+        metrics["policy/ratio_min"] = RatioMinimum;
+        metrics["policy/ratio_max"] = RatioMaximum;
+        metrics["loss/policy"] = PolicyLoss;
+        metrics["episodes_per_second"] = EpisodesPerSecond;
+    }
+
     internal override string Details => string.Create(CultureInfo.InvariantCulture,
         $" score {Score:F3} kl {Kl:F3} entropy {Entropy:F3} clip {PolicyClipFraction:F3}");
 }

@@ -25,4 +25,16 @@ public sealed record PpoProgress : PolicyProgress
     /// above 1, the policy learns text and not the reward.
     /// </summary>
     public double? PretrainingGradientRatio { get; init; }
+
+    private protected override void AddMetrics(Dictionary<string, double> metrics)
+    {
+        base.AddMetrics(metrics);
+        metrics["loss/value"] = ValueLoss;
+        metrics["val/clipfrac"] = ValueClipFraction;
+        metrics["val/var_explained"] = ExplainedVariance;
+        if (PretrainingLoss is { } loss)
+            metrics["loss/ptx"] = loss;
+        if (PretrainingGradientRatio is { } ratio)
+            metrics["ptx/grad_norm_ratio"] = ratio;
+    }
 }

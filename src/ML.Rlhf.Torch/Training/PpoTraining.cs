@@ -1,5 +1,4 @@
 using ML.Rlhf.Torch.Functional;
-using ML.Rlhf.Torch.Generation;
 using ML.Rlhf.Torch.Modules;
 using TorchSharp;
 using static TorchSharp.torch;
@@ -9,29 +8,38 @@ namespace ML.Rlhf.Torch.Training;
 /// <summary>
 /// Proximal policy optimisation for language models (Ziegler et al. 2019; Ouyang et al. 2022, step 3), in numbered steps. Four networks
 /// take part: the policy, which learns; the value function, which learns to predict the return; the reference, a frozen copy of where the
-/// policy began; and whatever scores the episodes. They share no storage.
+/// policy began; and whatever scores the episodes. They share no storage, but for a value function whose trunk is the policy itself.
 /// </summary>
 internal sealed class PpoTraining(
     Gpt policy, ScalarGpt value, Gpt reference, EpisodeScorer scorer, int endToken, PpoHyperparameters options, TrainingRun run)
 {
+    private readonly bool _sharedTrunk = ReferenceEquals(value.Trunk, policy);
+    private readonly KlController _kl = new(
+        options.KlCoefficient, options.TargetKl, options.KlHorizon ?? Math.Max(options.Episodes / 100.0, options.EpisodesPerUpdate));
+
     /// <summary>Runs all updates.</summary>
     /// <param name="prompts">At least one; each leaves room for a whole response in the policy's context.</param>
-    public void Run(TokenSequences prompts)
+    /// <param name="pretraining">Text to mix into the policy's gradient, or null.</param>
+    public void Run(TokenSequences prompts, TokenSequences? pretraining = null)
     {
         policy.eval(); // no dropout anywhere, while gradients still flow
         value.eval();
         reference.Freeze();
-        using var policyOptimizer = new AdamW(options, policy); // two, so that a large value loss cannot clip the policy's gradient away
-        using var valueOptimizer = new AdamW(options, value);
+        // Two optimisers, so that a large value loss cannot clip the policy's gradient away. On one trunk the two losses are one.
+        using var policyOptimizer = _sharedTrunk ? new AdamW(options, value) : new AdamW(options, policy);
+        using var valueOptimizer = _sharedTrunk ? null : new AdamW(options, value);
+        using var average = options.EmaDecay is { } decay ? new WeightAverage(policyOptimizer.Parameters, decay) : null;
         int updates = Batches.Count(options.Episodes, options.EpisodesPerUpdate);
         LearningRateSchedule.WarnOfLongWarmup(options, updates, run);
         var source = new EpisodeSource(policy, prompts, scorer, endToken, options, run);
+        var mix = pretraining is null ? null : new PretrainingMix(pretraining, options, run);
         var shuffles = new RandomStream(run.Seed, key: 2);
 
         for (int update = 0; update < updates; update++)
         {
             run.ThrowIfCanceled();
             var statistics = new Statistics();
+            mix?.Reset();
 
             // 1. Sample a response to each prompt, and score it. No dispose scope is open here: the scorer may be a user's code.
             var episodes = source.Sample(update);
@@ -44,30 +52,36 @@ internal sealed class PpoTraining(
                 var rollout = Evaluate(episodes, scores, statistics);
 
                 // 3. Several passes over the episodes in minibatches, in a fresh order each.
-                for (int epoch = 0; epoch < options.EpochsPerUpdate; epoch++)
+                foreach (int[] rows in Minibatches(episodes.Length, ref shuffles))
                 {
-                    foreach (int[] rows in Batches.Parts(shuffles.Permutation(episodes.Length), options.MinibatchesPerEpoch))
-                    {
-                        run.ThrowIfCanceled();
-                        policyOptimizer.ZeroGradients();
-                        valueOptimizer.ZeroGradients();
-                        AccumulateGradients(rollout, rows, statistics);
-                        norm = policyOptimizer.Step(learningRate);
-                        valueOptimizer.Step(learningRate);
-                    }
+                    run.ThrowIfCanceled();
+                    policyOptimizer.ZeroGradients();
+                    valueOptimizer?.ZeroGradients();
+                    AccumulateGradients(rollout, rows, statistics);
+                    if (statistics.StepKl > options.MaxUpdateKl)
+                        break;
+                    mix?.AccumulateGradients(policy, policyOptimizer.Gradients);
+                    norm = policyOptimizer.Step(learningRate);
+                    valueOptimizer?.Step(learningRate);
+                    statistics.OptimizerSteps++;
                 }
             }
 
-            // 4. Report.
+            // 4. Report; then steer β and take the new weights into the average.
             run.CountTokens(episodes.Sum(e => (long)e.Prompt.Length + e.Response.Length));
             run.Report(new PpoProgress(
-                statistics.Progress(run, update, updates, episodes, scores, options.KlCoefficient, learningRate, norm))
+                statistics.Progress(run, update, updates, episodes, scores, _kl.Coefficient, learningRate, norm))
             {
                 ValueLoss = statistics.ValueLoss / statistics.Steps,
                 ValueClipFraction = statistics.ValueClipFraction / statistics.Steps,
                 ExplainedVariance = statistics.ExplainedVariance,
+                PretrainingLoss = mix?.Loss,
+                PretrainingGradientRatio = mix?.GradientRatio,
             });
+            _kl.Update(statistics.Kl, episodes.Length);
+            average?.Update();
         }
+        average?.Apply();
     }
 
     /// <summary>Log-probabilities, values, rewards and advantages of the episodes under the weights that sampled them.</summary>
@@ -83,17 +97,19 @@ internal sealed class PpoTraining(
         {
             using var part = NewDisposeScope();
             var episodePart = batch.Select(Rows(rows));
-            var logits = episodePart.ResponseLogits(policy, options.Temperature);             // (b, R, V)
+            var (logits, partValues) = Forward(episodePart);                                  // (b, R, V), (b, R)
             logProbs.Add(LogProbabilities.OfTokens(logits, episodePart.Responses).MoveToOuterDisposeScope());
             entropies.Add(LogProbabilities.Entropy(logits).MoveToOuterDisposeScope());
             var referenceLogits = episodePart.ResponseLogits(reference, options.Temperature);
             referenceLogProbs.Add(LogProbabilities.OfTokens(referenceLogits, episodePart.Responses).MoveToOuterDisposeScope());
-            values.Add(episodePart.Values(value).MoveToOuterDisposeScope());
+            values.Add(partValues.MoveToOuterDisposeScope());
         }
         Tensor lp = cat(logProbs) * mask, refLp = cat(referenceLogProbs) * mask, v = cat(values); // (B, R)
 
         var score = tensor(scores, dtype: ScalarType.Float32, device: run.Device);            // (B)
-        var rewards = PolicyRewards.WithKlPenalty(lp, refLp, mask, score, options.KlCoefficient);
+        var rewards = PolicyRewards.WithKlPenalty(lp, refLp, mask, score, _kl.Coefficient);
+        if (options.WhitenRewards)
+            rewards = MaskedStatistics.Whiten(rewards, mask, shiftMean: false) * mask;
         var (advantages, returns) = PolicyRewards.GeneralizedAdvantages(rewards, v, options.Gamma, options.Lambda);
         var whitened = MaskedStatistics.Whiten(advantages, mask) * mask;
 
@@ -119,15 +135,14 @@ internal sealed class PpoTraining(
             using var partScope = NewDisposeScope();
             var (episodes, oldLogProbs, oldValues, advantages, returns) = rollout.Select(Rows(part));
             Tensor Mean(Tensor perToken) => (perToken * episodes.Mask).sum() / tokens;
+            var (logits, values) = Forward(episodes);                                         // (b, R, V), (b, R)
 
             // Policy: raise the probability of tokens that did better than the value function expected.
-            var logits = episodes.ResponseLogits(policy, options.Temperature);                // (b, R, V)
             var logProbs = LogProbabilities.OfTokens(logits, episodes.Responses);             // (b, R)
             var ratio = PpoLoss.Ratio(logProbs, oldLogProbs);
             var policyLoss = Mean(PpoLoss.Policy(ratio, advantages, options.ClipRange));
 
             // Value: move towards the return.
-            var values = episodes.Values(value);                                              // (b, R)
             var valueLoss = Mean(PpoLoss.Value(values, oldValues, returns, options.ValueClipRange));
 
             var loss = policyLoss + options.ValueCoefficient * valueLoss;
@@ -140,9 +155,28 @@ internal sealed class PpoTraining(
                 loss, policyLoss, ratio, logProbs - oldLogProbs, PpoLoss.PolicyIsClipped(ratio, advantages, options.ClipRange),
                 episodes.Mask, tokens);
             statistics.ValueLoss += valueLoss.ToDouble();
-            statistics.ValueClipFraction += Mean(PpoLoss.ValueIsClipped(values, oldValues, returns, options.ValueClipRange)).ToDouble();
+            statistics.ValueClipFraction +=
+                Mean(PpoLoss.ValueIsClipped(values, oldValues, returns, options.ValueClipRange)).ToDouble();
         }
         statistics.EndStep();
+    }
+
+    /// <summary>Logits that predict the response tokens (b, R, V), and the value of each state that they were drawn in (b, R).</summary>
+    private (Tensor Logits, Tensor Values) Forward(EpisodeBatch episodes)
+    {
+        using var scope = NewDisposeScope();
+        var states = episodes.States(policy);                                                 // (b, R, C)
+        var values = _sharedTrunk ? value.Head(states) * episodes.Mask : episodes.Values(value);
+        return (EpisodeBatch.Logits(policy, states, options.Temperature).MoveToOuterDisposeScope(), values.MoveToOuterDisposeScope());
+    }
+
+    /// <summary>The rows of each optimiser step of an update.</summary>
+    private List<int[]> Minibatches(int episodes, ref RandomStream shuffles)
+    {
+        List<int[]> minibatches = [];
+        for (int epoch = 0; epoch < options.EpochsPerUpdate; epoch++)
+            minibatches.AddRange(Batches.Parts(shuffles.Permutation(episodes), options.MinibatchesPerEpoch));
+        return minibatches;
     }
 
     private IEnumerable<int[]> MicroBatches(int[] rows) => rows.Chunk(options.MicroBatchSize ?? rows.Length);

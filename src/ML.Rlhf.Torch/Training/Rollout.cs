@@ -53,14 +53,27 @@ internal sealed record EpisodeBatch(Tensor Ids, Tensor StatePositions, Tensor Re
     public EpisodeBatch Select(Tensor rows) =>
         new(Ids.index_select(0, rows), StatePositions.index_select(0, rows), Responses.index_select(0, rows), Mask.index_select(0, rows));
 
-    /// <summary>Logits that predict the response tokens, divided by the temperature, (B, R, V).</summary>
-    public Tensor ResponseLogits(Gpt policy, double temperature)
+    /// <summary>The states that predict the response tokens, (B, R, C).</summary>
+    public Tensor States(Gpt model)
     {
         using var scope = NewDisposeScope();
-        var hidden = policy.Hidden(Ids);                                                      // (B, T, C)
-        var states = hidden.gather(1, StatePositions.unsqueeze(-1).expand(-1, -1, hidden.shape[2])); // (B, R, C)
-        var logits = policy.Logits(states);
+        var hidden = model.Hidden(Ids);                                                       // (B, T, C)
+        return hidden.gather(1, StatePositions.unsqueeze(-1).expand(-1, -1, hidden.shape[2])).MoveToOuterDisposeScope();
+    }
+
+    /// <summary>Logits that predict the response tokens, divided by the temperature, (B, R, V).</summary>
+    public static Tensor Logits(Gpt model, Tensor states, double temperature)
+    {
+        using var scope = NewDisposeScope();
+        var logits = model.Logits(states);
         return (temperature == 1 ? logits : logits / temperature).MoveToOuterDisposeScope();
+    }
+
+    /// <inheritdoc cref="Logits"/>
+    public Tensor ResponseLogits(Gpt model, double temperature)
+    {
+        using var scope = NewDisposeScope();
+        return Logits(model, States(model), temperature).MoveToOuterDisposeScope();
     }
 
     /// <summary>The value of each state in which a response token was drawn, (B, R), 0 on padding.</summary>

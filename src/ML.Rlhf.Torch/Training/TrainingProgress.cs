@@ -33,6 +33,25 @@ public record TrainingProgress
     /// <summary>Time left, if the remaining steps take as long as the ones so far.</summary>
     public TimeSpan Remaining => Elapsed * ((double)(TotalSteps - Step) / Step);
 
+    /// <summary>The numbers of this record under the names that the field's codebases log them by, for a chart beside theirs.</summary>
+    /// <returns>Names such as <c>objective/kl</c>, with their values; what was not measured is left out.</returns>
+    public IReadOnlyDictionary<string, double> ToMetrics()
+    {
+        var metrics = new Dictionary<string, double>();
+        AddMetrics(metrics);
+        return metrics;
+    }
+
+    private protected virtual void AddMetrics(Dictionary<string, double> metrics)
+    {
+        metrics["loss"] = Loss;
+        if (ValidationLoss is { } validation)
+            metrics["eval_loss"] = validation;
+        metrics["lr"] = LearningRate;
+        metrics["grad_norm"] = GradientNorm;
+        metrics["tokens_per_second"] = TokensPerSecond;
+    }
+
     /// <summary>What a line of the log says of this stage alone, with a space before it; empty for most.</summary>
     internal virtual string Details => "";
 }

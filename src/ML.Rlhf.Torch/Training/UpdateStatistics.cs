@@ -11,7 +11,7 @@ namespace ML.Rlhf.Torch.Training;
 internal class UpdateStatistics
 {
     private double _loss, _policyLoss, _approximateKl, _clipFraction, _ratio, _ratioVariance;
-    private double _stepKl, _stepRatio, _stepRatioSquare;
+    private double _partKl, _partRatio, _partRatioSquare;
 
     /// <summary>Mean over episodes of Σ_t (log π − log π_ref) at the rollout.</summary>
     public double Kl { get; private set; }
@@ -24,8 +24,11 @@ internal class UpdateStatistics
 
     public double RatioMaximum { get; private set; } = double.NegativeInfinity;
 
-    /// <summary>Optimiser steps measured.</summary>
+    /// <summary>Steps measured.</summary>
     public int Steps { get; private set; }
+
+    /// <summary>Steps taken: one less than measured where the last one was left out.</summary>
+    public int OptimizerSteps { get; set; }
 
     public double Loss => _loss / Steps;
 
@@ -39,8 +42,8 @@ internal class UpdateStatistics
 
     public double RatioVariance => _ratioVariance / Steps;
 
-    /// <summary>Approximate KL of the step that is being measured.</summary>
-    public double StepKl => _stepKl;
+    /// <summary>Approximate KL of the last step measured.</summary>
+    public double StepKl { get; private set; }
 
     /// <summary>Measures the rollout, before anything is learned from it.</summary>
     /// <param name="episodes">The episodes.</param>
@@ -75,10 +78,10 @@ internal class UpdateStatistics
         double Mean(Tensor perToken) => (perToken * mask).sum().ToDouble() / tokens;
         _loss += loss.ToDouble();
         _policyLoss += policyLoss.ToDouble();
-        _stepKl += Mean(logRatio.square()) / 2;
+        _partKl += Mean(logRatio.square()) / 2;
         _clipFraction += Mean(isClipped);
-        _stepRatio += Mean(ratio);
-        _stepRatioSquare += Mean(ratio.square());
+        _partRatio += Mean(ratio);
+        _partRatioSquare += Mean(ratio.square());
         var real = ratio.masked_select(mask.to(@bool));
         RatioMinimum = Math.Min(RatioMinimum, real.min().ToDouble());
         RatioMaximum = Math.Max(RatioMaximum, real.max().ToDouble());
@@ -88,10 +91,11 @@ internal class UpdateStatistics
     public void EndStep()
     {
         Steps++;
-        _approximateKl += _stepKl;
-        _ratio += _stepRatio;
-        _ratioVariance += _stepRatioSquare - _stepRatio * _stepRatio;
-        _stepKl = _stepRatio = _stepRatioSquare = 0;
+        StepKl = _partKl;
+        _approximateKl += _partKl;
+        _ratio += _partRatio;
+        _ratioVariance += _partRatioSquare - _partRatio * _partRatio;
+        _partKl = _partRatio = _partRatioSquare = 0;
     }
 
     /// <summary>The record of the update.</summary>
@@ -126,7 +130,7 @@ internal class UpdateStatistics
             RatioMaximum = RatioMaximum,
             PolicyLoss = PolicyLoss,
             LogProbDrift = LogProbDrift,
-            OptimizerSteps = Steps,
+            OptimizerSteps = OptimizerSteps,
             EpisodesPerSecond = (update + 1) * (double)episodes.Length / run.Elapsed.TotalSeconds,
         };
     }

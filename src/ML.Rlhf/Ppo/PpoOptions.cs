@@ -1,3 +1,5 @@
+using Microsoft.ML;
+
 namespace ML.Rlhf;
 
 /// <summary>Options of <see cref="PpoTrainer"/>.</summary>
@@ -13,11 +15,20 @@ public sealed record PpoOptions : PpoHyperparameters
     /// <value>Null, the default, keeps what the model had before.</value>
     public SamplingOptions? Sampling { get; init; }
 
+    /// <summary>Text of the kind that the model was pretrained on, which PPO then goes on predicting so that it does not forget
+    /// (PPO-ptx).</summary>
+    /// <value>Null, the default, mixes nothing in.</value>
+    public IDataView? PretrainingData { get; init; }
+
+    /// <summary>The text column of <see cref="PretrainingData"/>, one document per row.</summary>
+    public string PretrainingTextColumnName { get; init; } = "Text";
+
     internal override void Check(OptionProblems problems)
     {
         base.Check(problems);
         problems.RequireName(nameof(PromptColumnName), PromptColumnName);
         problems.RequireName(nameof(CompletionColumnName), CompletionColumnName);
+        problems.RequireName(nameof(PretrainingTextColumnName), PretrainingTextColumnName);
         if (Sampling is not null)
             problems.Include(Sampling.Validate);
     }

@@ -5,6 +5,7 @@ using ML.Rlhf.Bridge;
 using ML.Rlhf.Torch.Modules;
 using ML.Rlhf.Torch.Training;
 using TorchSharp;
+using static TorchSharp.torch;
 
 namespace ML.Rlhf;
 
@@ -18,7 +19,7 @@ namespace ML.Rlhf;
 /// | Input | a text column of prompts, without answers |
 /// | Output | <see cref="TextGenerationTransformer"/>: a text column with the completion |
 /// | Reward | a reward model, any fitted transformer with a score column, or a function |
-/// | Networks in memory | policy, reference, value function (each the size of the model), and the reward |
+/// | Networks in memory | policy, reference and value function, each the size of the model, and the reward |
 /// | The given models | are copied and stay as they are |
 /// </remarks>
 public sealed class PpoTrainer : IEstimator<TextGenerationTransformer>
@@ -61,6 +62,8 @@ public sealed class PpoTrainer : IEstimator<TextGenerationTransformer>
     {
         ArgumentNullException.ThrowIfNull(input);
         TextColumns.RequireText(_host.Host, input.Schema, "prompt", _options.PromptColumnName);
+        if (_options.PretrainingData is { } text)
+            TextColumns.RequireText(_host.Host, text.Schema, "pretraining text", _options.PretrainingTextColumnName);
         return _host.Train("PPO", _options, run =>
         {
             var scorer = _reward.CreateScorer(_model);
@@ -69,14 +72,33 @@ public sealed class PpoTrainer : IEstimator<TextGenerationTransformer>
                 _options.CancellationToken);
             run.Log($"{prompts.Count} prompts, {_options.Episodes} episodes.");
 
+            var pretraining = _options.PretrainingData is { } corpus
+                ? Tokenization.Documents(corpus, _options.PretrainingTextColumnName, _model.Tokenizer, _options.CancellationToken)
+                : null;
+
             using var reference = _model.Gpt.Clone().to(run.Device);
-            using var value = (_reward.ValueSource(_model)?.Clone() ?? new ScalarGpt(_model.Gpt.Clone(), generator: null)).to(run.Device);
             return LanguageModel.Build(
                 _model.Gpt.Clone().to(run.Device), _model.Tokenizer, _model.Architecture,
-                policy => new PpoTraining(policy, value, reference, scorer, _model.Tokenizer.EndOfText, _options, run).Run(prompts),
+                policy => WithValueFunction(policy, run.Device, value =>
+                    new PpoTraining(policy, value, reference, scorer, _model.Tokenizer.EndOfText, _options, run)
+                        .Run(prompts, pretraining)),
                 model => new TextGenerationTransformer(
                     _host.Environment, model, _options.PromptColumnName, _options.CompletionColumnName,
                     _options.Sampling ?? _model.Sampling));
         });
+    }
+
+    /// <summary>Makes the value function of a run, and frees it afterwards.</summary>
+    private void WithValueFunction(Gpt policy, Device device, Action<ScalarGpt> train)
+    {
+        if (_options.ValueFunction == ValueFunction.SharedTrunk)
+        {
+            var head = new ScalarGpt(policy, generator: null);
+            train(head);
+            head.DisposeHead(); // the trunk is the policy, which lives on
+            return;
+        }
+        using var network = (_reward.ValueSource(_model)?.Clone() ?? new ScalarGpt(_model.Gpt.Clone(), generator: null)).to(device);
+        train(network);
     }
 }

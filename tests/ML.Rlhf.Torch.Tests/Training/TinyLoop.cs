@@ -3,12 +3,12 @@ using static TorchSharp.torch;
 
 namespace ML.Rlhf.Torch.Tests.Training;
 
-/// <summary>The four training loops on tiny models, behind one door: what must hold for each is then written once.</summary>
+/// <summary>The training loops on tiny models, behind one door: what must hold for each is then written once.</summary>
 internal static class TinyLoop
 {
     private const int Rows = 16, BatchSize = 8;
 
-    public static TheoryData<string> Names => ["GPT", "SFT", "Reward model", "PPO"];
+    public static TheoryData<string> Names => ["GPT", "SFT", "Reward model", "PPO", "PPO, shared trunk, text"];
 
     /// <summary>What a test varies.</summary>
     public sealed record Settings
@@ -33,19 +33,20 @@ internal static class TinyLoop
     {
         int epochs = s.Steps * BatchSize / Rows;
         var recorded = new RecordedRun(s.Seed, s.OnReport);
-        if (name == "PPO")
+        if (name.StartsWith("PPO", StringComparison.Ordinal))
         {
+            bool shared = name != "PPO";
             var ppo = new TinyPpo(
                 Configure(new PolicyOptions
                 {
                     Episodes = s.Steps * BatchSize, EpisodesPerUpdate = BatchSize, EpochsPerUpdate = s.PlainGradientDescent ? 1 : 2,
-                    MaxResponseTokens = 4,
+                    MaxResponseTokens = 4, ValueFunction = shared ? ValueFunction.SharedTrunk : ValueFunction.Network,
                 }, s),
-                s.Seed, policy: TinyGpt.Random(), value: TinyGpt.RandomScalar(), onReport: s.OnReport);
+                s.Seed, policy: TinyGpt.Random(), value: shared ? null : TinyGpt.RandomScalar(), onReport: s.OnReport);
             Dictionary<string, Tensor> Both() => TinyGpt.Snapshot(ppo.Policy)
                 .Concat(TinyGpt.Snapshot(ppo.Value).Select(p => KeyValuePair.Create("value." + p.Key, p.Value))).ToDictionary();
             var start = Both();
-            ppo.Run();
+            ppo.Run(shared ? TinyData.Sequences(20, 10) : null);
             return (start, Both(), ppo.Recorded.Reports);
         }
         if (name == "Reward model")

@@ -17,7 +17,9 @@ internal sealed class TinyPpo
         Recorded = new RecordedRun(seed, onReport);
         Policy = policy ?? TinyGpt.Random(seed);
         Reference = Policy.Clone();
-        Value = value ?? new ScalarGpt(Policy.Clone(), new Generator((ulong)seed, CPU));
+        Value = value ?? (options.ValueFunction == ValueFunction.SharedTrunk
+            ? new ScalarGpt(Policy, generator: null)
+            : new ScalarGpt(Policy.Clone(), new Generator((ulong)seed, CPU)));
         Training = new PpoTraining(Policy, Value, Reference, scorer ?? TreatRate, EndToken, options, Recorded.Run);
     }
 
@@ -33,9 +35,9 @@ internal sealed class TinyPpo
 
     public static TokenSequences Prompts { get; } = TinyData.Sequences(rows: 6, length: 3);
 
-    public TinyPpo Run()
+    public TinyPpo Run(TokenSequences? pretraining = null)
     {
-        Training.Run(Prompts);
+        Training.Run(Prompts, pretraining);
         return this;
     }
 

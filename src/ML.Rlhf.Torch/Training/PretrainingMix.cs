@@ -1,0 +1,54 @@
+using ML.Rlhf.Torch.Modules;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace ML.Rlhf.Torch.Training;
+
+/// <summary>
+/// Text whose next tokens the policy goes on predicting while it learns from rewards (PPO-ptx: Ouyang et al. 2022, eq. 2), so that it does
+/// not forget how to.
+/// </summary>
+/// <param name="corpus">At least two tokens.</param>
+/// <param name="options">Coefficient, windows per step, micro-batches.</param>
+/// <param name="run">Device and randomness.</param>
+internal sealed class PretrainingMix(TokenSequences corpus, PpoHyperparameters options, TrainingRun run)
+{
+    private RandomStream _random = new(run.Seed, key: ulong.MaxValue); // far from the keys of the episodes
+    private double _loss, _gradientRatio;
+    private int _steps;
+
+    /// <summary>Mean loss per token of the steps since the last reset, in nats, before its coefficient.</summary>
+    public double Loss => _loss / _steps;
+
+    /// <summary>Mean ratio of the gradient's norm to that of the loss it was added to.</summary>
+    public double GradientRatio => _gradientRatio / _steps;
+
+    /// <summary>Begins an update.</summary>
+    public void Reset() => (_loss, _gradientRatio, _steps) = (0, 0, 0);
+
+    /// <summary>Adds the gradient of coefficient · mean loss over random windows of the text to the one that is there.</summary>
+    /// <param name="policy">The policy.</param>
+    /// <param name="gradients">The flat buffer that the policy's gradients are views into.</param>
+    public void AccumulateGradients(Gpt policy, Tensor gradients)
+    {
+        using var scope = NewDisposeScope();
+        var before = gradients.clone();
+
+        int window = (int)Math.Min(policy.Architecture.ContextLength, corpus.TokenCount - 1);
+        int[] starts = new int[options.PretrainingBatchSize];
+        for (int i = 0; i < starts.Length; i++)
+            starts[i] = _random.NextInt32((int)(corpus.TokenCount - window));
+        foreach (int[] part in starts.Chunk(options.MicroBatchSize ?? starts.Length))
+        {
+            using var partScope = NewDisposeScope();
+            var (ids, labels) = LanguageModelTraining.Windows(corpus, part, window, run.Device);
+            var mean = NextTokenLoss.Sum(policy, ids, positions: null, labels) / ((double)starts.Length * window);
+            (options.PretrainingCoefficient * mean).backward();
+            _loss += mean.ToDouble();
+        }
+
+        using var noGrad = no_grad();
+        _gradientRatio += (gradients - before).norm().ToDouble() / (before.norm().ToDouble() + 1e-12);
+        _steps++;
+    }
+}
