@@ -26,11 +26,12 @@ internal static class NextTokenLoss
     /// <param name="ids">int64 (B, T).</param>
     /// <param name="positions">Indices into the B·T positions that have a label, int64 (N); null: all have one.</param>
     /// <param name="labels">int64 (N).</param>
+    /// <param name="layout">Where packed rows begin and end; null: each row stands alone.</param>
     /// <returns>A scalar.</returns>
-    public static Tensor Sum(Gpt model, Tensor ids, Tensor? positions, Tensor labels)
+    public static Tensor Sum(Gpt model, Tensor ids, Tensor? positions, Tensor labels, PackedLayout? layout = null)
     {
         using var scope = NewDisposeScope();
-        var hidden = model.Hidden(ids).flatten(0, 1);                                         // (B·T, C)
+        var hidden = model.Hidden(ids, layout?.Positions, layout?.Mask).flatten(0, 1);        // (B·T, C)
         if (positions is not null)
             hidden = hidden.index_select(0, positions);                                       // (N, C)
         return LanguageModelLoss.CrossEntropySum(model.Logits(hidden), labels).MoveToOuterDisposeScope();

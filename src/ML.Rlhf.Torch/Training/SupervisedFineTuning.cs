@@ -25,6 +25,13 @@ namespace ML.Rlhf
         /// <value>False by default: the model should answer prompts, not write them.</value>
         public bool LearnPrompts { get; init; }
 
+        /// <summary>
+        /// Whether short rows share a sequence of the context's length, instead of being padded to the longest of their batch. Attention
+        /// stays inside each row and positions begin anew, so the loss is the same; only speed and memory change.
+        /// </summary>
+        /// <value>False by default: it saves time where lengths differ much, and costs some where they do not.</value>
+        public bool Packing { get; init; }
+
         internal override void Check(OptionProblems problems)
         {
             base.Check(problems);
@@ -68,8 +75,7 @@ namespace ML.Rlhf.Torch.Training
                 foreach (int[] part in batch.Chunk(options.MicroBatchSize ?? batch.Length))
                 {
                     using var scope = NewDisposeScope();
-                    var (ids, positions, labels) = NextTokenLoss.CompletionBatch(demonstrations, part, run.Device, options.LearnPrompts);
-                    var mean = NextTokenLoss.Sum(model, ids, positions, labels) / (double)labelCount;
+                    var mean = Sum(model, demonstrations, part, options, run) / (double)labelCount;
                     mean.backward();
                     loss += mean.ToDouble();
                 }
@@ -85,6 +91,20 @@ namespace ML.Rlhf.Torch.Training
                 run.Report(step, totalSteps, loss, measure ? NextTokenLoss.Completions(model, validation!).Mean : null, learningRate, norm);
             }
             Dropout.End(model);
+        }
+
+        /// <summary>Σ −log p of the labels of some rows.</summary>
+        private static Tensor Sum(Gpt model, CompletionData data, int[] rows, SupervisedFineTuningHyperparameters options, TrainingRun run)
+        {
+            using var scope = NewDisposeScope();
+            if (options.Packing)
+            {
+                var (packed, layout, places, tokens) = PackedBatch.Create(
+                    data, rows, model.Architecture.ContextLength, run.Device, options.LearnPrompts);
+                return NextTokenLoss.Sum(model, packed, places, tokens, layout).MoveToOuterDisposeScope();
+            }
+            var (ids, positions, labels) = NextTokenLoss.CompletionBatch(data, rows, run.Device, options.LearnPrompts);
+            return NextTokenLoss.Sum(model, ids, positions, labels).MoveToOuterDisposeScope();
         }
     }
 }
