@@ -94,8 +94,14 @@ public sealed class PpoTrainer : IEstimator<TextGenerationTransformer>
         if (_options.ValueFunction == ValueFunction.SharedTrunk)
         {
             var head = new ScalarGpt(policy, generator: null);
-            train(head);
-            head.DisposeHead(); // the trunk is the policy, which lives on
+            try
+            {
+                train(head);
+            }
+            finally
+            {
+                head.DisposeHead(); // the trunk is the policy, which lives on
+            }
             return;
         }
         using var network = (_reward.ValueSource(_model)?.Clone() ?? new ScalarGpt(_model.Gpt.Clone(), generator: null)).to(device);

@@ -160,6 +160,33 @@ public sealed class PpoTrainerTests
     }
 
     [Fact]
+    public void Pretraining_text_comes_from_any_text_column()
+    {
+        var progress = new ProgressRecords();
+        var text = _ml.Transforms.CopyColumns("Page", "Text").Fit(Documents).Transform(Documents);
+
+        Fit((_, _) => 0, Options with { Progress = progress, PretrainingData = text, PretrainingTextColumnName = "Page" }).Dispose();
+
+        Assert.All(progress.Cast<PpoProgress>(), p => Assert.InRange(p.PretrainingLoss!.Value, 0.1, 4));
+        Assert.Equal(
+            "Could not find pretraining text column 'Page' (Parameter 'inputSchema')",
+            Assert.Throws<ArgumentOutOfRangeException>(() => Fit(
+                (_, _) => 0, Options with { PretrainingData = Documents, PretrainingTextColumnName = "Page" })).Message);
+    }
+
+    [Theory]
+    [InlineData(ValueFunction.Network)]
+    [InlineData(ValueFunction.SharedTrunk)]
+    public void A_trained_policy_outlives_its_value_function(ValueFunction valueFunction)
+    {
+        using var policy = Fit(Tiny.Reward, Options with { ValueFunction = valueFunction, EmaDecay = 0.5, TargetKl = 1 });
+
+        Assert.Equal(Tiny.Weights(policy).Length, Tiny.Weights(Tiny.Model).Length);
+        Assert.NotEqual(Tiny.Weights(policy), Tiny.Weights(Tiny.Model));
+        _ = policy.Generate("the ");
+    }
+
+    [Fact]
     public void A_reward_transformer_without_the_score_column_is_an_error_before_the_first_answer()
     {
         var progress = new ProgressRecords();
