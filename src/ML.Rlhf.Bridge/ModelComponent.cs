@@ -13,7 +13,8 @@ internal interface IModelComponent<TSelf> where TSelf : IModelComponent<TSelf>
     /// <summary>Name of the component in model files, unique within its assembly. Renaming the class must not change it.</summary>
     static abstract string Id { get; }
 
-    /// <summary>Version of what <see cref="Save"/> writes, from 1. <see cref="Load"/> reads this version and every earlier one.</summary>
+    /// <summary>Version of what <see cref="Save"/> writes, from 1. <see cref="Load"/> reads this version and every earlier one
+    /// that was released.</summary>
     static abstract int Version { get; }
 
     /// <summary>Writes what <see cref="Load"/> needs.</summary>

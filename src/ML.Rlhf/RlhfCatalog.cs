@@ -66,13 +66,14 @@ public sealed class RlhfCatalog
         Evaluation.Demonstrations(_context, model, data, promptColumnName, completionColumnName);
 
     /// <summary>Measures how far a policy has moved from the model that it began as, on its own answers to held-out prompts.</summary>
-    /// <param name="policy">The policy. It answers with its own <see cref="TextGenerationTransformer.Sampling"/>, without top-k and
-    /// top-p.</param>
+    /// <param name="policy">The policy. It answers with its own <see cref="TextGenerationTransformer.Sampling"/>, of whose options
+    /// only length, seed and a temperature above 0 may be set.</param>
     /// <param name="reference">The model to compare with; it needs the same tokenizer.</param>
     /// <param name="prompts">Held-out prompts.</param>
     /// <param name="promptColumnName">The text column of prompts.</param>
     /// <exception cref="ArgumentOutOfRangeException">There is no such text column.</exception>
-    /// <exception cref="ArgumentException">The tokenizers differ, or the policy samples with top-k, top-p or temperature 0.</exception>
+    /// <exception cref="ArgumentException">The tokenizers differ, or the policy samples from another distribution than its own:
+    /// at temperature 0, with top-k, a repetition penalty or the like.</exception>
     /// <exception cref="InvalidOperationException">There are no prompts that fit the model.</exception>
     public PolicyMetrics EvaluatePolicy(
         TextGenerationTransformer policy, TextGenerationTransformer reference, IDataView prompts,

@@ -31,13 +31,36 @@ public class OptionsTests
     [Fact]
     public void Sampling_options_report_all_their_problems_at_once()
     {
-        var wrong = new SamplingOptions { MaxNewTokens = 0, Temperature = float.NaN, TopK = -1, TopP = 0 };
+        var wrong = new SamplingOptions
+        {
+            MaxNewTokens = 0, Temperature = float.NaN, TopK = -1, TopP = 0, MinP = 1.5f, TypicalP = 0, EpsilonCutoff = 1,
+            RepetitionPenalty = 0, NoRepeatNgramSize = -1, MinNewTokens = 1,
+        };
 
         var error = Assert.Throws<ArgumentException>(wrong.Validate);
 
         Assert.Equal(
             "SamplingOptions: MaxNewTokens is 0, but must be at least 1; Temperature is NaN, but must be 0 (always the likeliest " +
             "token), or finite and at least 0.001; " +
-            "TopK is -1, but must be at least 0 (0 draws from all tokens); TopP is 0, but must be above 0 and at most 1.", error.Message);
+            "TopK is -1, but must be at least 0 (0 draws from all tokens); TopP is 0, but must be above 0 and at most 1; " +
+            "MinP is 1.5, but must be in [0, 1] (0 draws from all tokens); TypicalP is 0, but must be above 0 and at most 1; " +
+            "EpsilonCutoff is 1, but must be in [0, 1) (0 draws from all tokens); " +
+            "RepetitionPenalty is 0, but must be from 0.001 to 1000 (1 changes nothing); " +
+            "NoRepeatNgramSize is -1, but must be at least 0 (0 allows all repetition); " +
+            "MinNewTokens is 1, but must be at least 0 and at most MaxNewTokens (0).", error.Message);
+    }
+
+    [Fact]
+    public void Sampling_options_know_which_of_them_change_the_distribution()
+    {
+        Assert.Empty(new SamplingOptions { Temperature = 0.7f, MaxNewTokens = 3, Seed = 2, TruncatePrompts = true }.Alterations);
+        Assert.Equal(
+            ["RepetitionPenalty", "NoRepeatNgramSize", "MinNewTokens", "Temperature 0", "TopK", "TopP", "MinP", "TypicalP",
+                "EpsilonCutoff"],
+            new SamplingOptions
+            {
+                Temperature = 0, TopK = 1, TopP = 0.9f, MinP = 0.1f, TypicalP = 0.9f, EpsilonCutoff = 0.1f, RepetitionPenalty = 0.9f,
+                NoRepeatNgramSize = 1, MinNewTokens = 1,
+            }.Alterations);
     }
 }

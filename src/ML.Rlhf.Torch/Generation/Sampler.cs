@@ -49,6 +49,8 @@ internal static class Sampler
             var logits = model.Logits(hidden[TensorIndex.Colon, -1]);                         // (B, V)
 
             // 2. Draw it.
+            if (options.ConstrainsTokens)
+                logits = TokenSampling.Constrain(logits, Array.ConvertAll(rows, r => r.Text), rows[0].NewTokens, endToken, options);
             var next = Draw(logits, rows, streams, options, out var logProbs, withLogProbabilities);
 
             // 3. Hand it to its row; a row is over at the end token, its length limit or the end of the context.
@@ -141,24 +143,31 @@ internal static class Sampler
     /// <summary>A prompt that is still growing.</summary>
     private sealed class Row(int prompt, int[] tokens, int limit)
     {
-        private readonly List<int> _tokens = new(limit);
+        private readonly int[] _text = [.. tokens, .. new int[limit]];
         private readonly List<float> _logProbs = new(limit);
+        private int _length = tokens.Length;
         private bool _ended;
 
         public int Prompt => prompt;
 
-        public bool Done => _ended || _tokens.Count == limit;
+        /// <summary>The prompt and what followed it.</summary>
+        public ReadOnlyMemory<int> Text => _text.AsMemory(0, _length);
+
+        public int NewTokens => _length - tokens.Length;
+
+        public bool Done => _ended || NewTokens == limit;
 
         /// <summary>Where the newest token stands in the row's own text.</summary>
-        public int Position => tokens.Length + _tokens.Count - 1;
+        public int Position => _length - 1;
 
         public void Add(int token, float logProb, int endToken, int minimumTokens)
         {
-            _tokens.Add(token);
+            _text[_length++] = token;
             _logProbs.Add(logProb);
-            _ended = token == endToken && _tokens.Count >= minimumTokens;
+            _ended = token == endToken && NewTokens >= minimumTokens;
         }
 
-        public SampledTokens Result(bool withLogProbabilities) => new([.. _tokens], withLogProbabilities ? [.. _logProbs] : [], _ended);
+        public SampledTokens Result(bool withLogProbabilities) =>
+            new(_text[tokens.Length.._length], withLogProbabilities ? [.. _logProbs] : [], _ended);
     }
 }

@@ -43,8 +43,8 @@ public abstract record PolicyHyperparameters : OptimizationOptions
     public int MinResponseTokens { get; init; }
 
     /// <summary>Divides the logits when sampling and in every log-probability.</summary>
-    /// <value>At least 0.001. 1 by default (LH and N+: 0.7). Top-k and top-p are always off: the losses need the distribution that was
-    /// sampled from.</value>
+    /// <value>At least 0.001. 1 by default (LH and N+: 0.7). Top-k, top-p and their kind are always off: the losses need the
+    /// distribution that was sampled from.</value>
     public double Temperature { get; init; } = 1;
 
     /// <summary>β: how much one nat of divergence from the reference costs, in units of score.</summary>

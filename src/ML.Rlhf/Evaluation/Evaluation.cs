@@ -48,10 +48,10 @@ internal static class Evaluation
             throw host.Process(new ArgumentException(
                 $"The policy has a {policy.Tokenizer}, but the reference has another {reference.Tokenizer}: their tokens cannot be " +
                 "compared. Compare a policy with the model that it was trained from.", nameof(reference)));
-        if (policy.Sampling is { Temperature: 0 } or { TopK: > 0 } or { TopP: < 1 })
+        if (policy.Sampling.Alterations is { Count: > 0 } alterations)
             throw host.Process(new ArgumentException(
-                "The policy samples with temperature 0, top-k or top-p, whose divergence from the reference is infinite. " +
-                "Pass policy.WithSampling(new SamplingOptions { … }) without them.", nameof(policy)));
+                $"The policy samples with {string.Join(", ", alterations)}, so its answers are not drawn from the distribution whose " +
+                "divergence is measured. Pass policy.WithSampling(new SamplingOptions { … }) without.", nameof(policy)));
         using var channel = host.Start("Evaluating a policy");
         var rows = Tokenization.Prompts(
             prompts, promptColumn, policy.Tokenizer, policy.Architecture.ContextLength, responseTokens: 1, channel.WarningLine,

@@ -243,7 +243,7 @@ public sealed class TextGenerationTransformer : ITransformer, IDisposable, IMode
 
     static string IModelComponent<TextGenerationTransformer>.Id => "TextGeneration";
 
-    static int IModelComponent<TextGenerationTransformer>.Version => 1;
+    static int IModelComponent<TextGenerationTransformer>.Version => 2; // 2: the sampling options after TruncatePrompts
 
     void ICanSaveModel.Save(ModelSaveContext ctx) => ModelStore.Save(ctx, this);
 
@@ -257,11 +257,20 @@ public sealed class TextGenerationTransformer : ITransformer, IDisposable, IMode
         writer.Main.Write(Sampling.TopP);
         writer.Main.Write(Sampling.Seed);
         writer.Main.Write(Sampling.TruncatePrompts);
+        writer.Main.Write(Sampling.MinP);
+        writer.Main.Write(Sampling.TypicalP);
+        writer.Main.Write(Sampling.EpsilonCutoff);
+        writer.Main.Write(Sampling.RepetitionPenalty);
+        writer.Main.Write(Sampling.NoRepeatNgramSize);
+        writer.Main.Write(Sampling.MinNewTokens);
         _model.Save(writer);
     }
 
     static TextGenerationTransformer IModelComponent<TextGenerationTransformer>.Load(IHostEnvironment env, ModelReader reader)
     {
+        if (reader.Version < 2)
+            throw new FormatException($"The model was saved by a preview of this package, in format {reader.Version}, which had fewer " +
+                "sampling options and is not read any more. Train or save the model again with this package.");
         string prompt = reader.Main.ReadString(), completion = reader.Main.ReadString();
         var sampling = new SamplingOptions
         {
@@ -271,6 +280,12 @@ public sealed class TextGenerationTransformer : ITransformer, IDisposable, IMode
             TopP = reader.Main.ReadSingle(),
             Seed = reader.Main.ReadInt32(),
             TruncatePrompts = reader.Main.ReadBoolean(),
+            MinP = reader.Main.ReadSingle(),
+            TypicalP = reader.Main.ReadSingle(),
+            EpsilonCutoff = reader.Main.ReadSingle(),
+            RepetitionPenalty = reader.Main.ReadSingle(),
+            NoRepeatNgramSize = reader.Main.ReadInt32(),
+            MinNewTokens = reader.Main.ReadInt32(),
         };
         try
         {

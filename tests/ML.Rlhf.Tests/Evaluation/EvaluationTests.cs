@@ -130,16 +130,18 @@ public sealed class EvaluationTests
     }
 
     [Theory]
-    [InlineData(0f, 0, 1f)]
-    [InlineData(1f, 5, 1f)]
-    [InlineData(1f, 0, 0.9f)]
-    public void A_policy_that_never_draws_some_tokens_is_refused(float temperature, int topK, float topP)
+    [InlineData(0f, 0, 1f, "Temperature 0")]
+    [InlineData(1f, 5, 1f, "TopK")]
+    [InlineData(1f, 5, 1.2f, "RepetitionPenalty, TopK")]
+    public void A_policy_that_draws_from_another_distribution_than_its_own_is_refused(
+        float temperature, int topK, float repetitionPenalty, string named)
     {
-        using var policy = Tiny.Model.WithSampling(new SamplingOptions { Temperature = temperature, TopK = topK, TopP = topP });
+        using var policy = Tiny.Model.WithSampling(
+            new SamplingOptions { Temperature = temperature, TopK = topK, RepetitionPenalty = repetitionPenalty });
 
         Assert.Equal(
-            "The policy samples with temperature 0, top-k or top-p, whose divergence from the reference is infinite. " +
-            "Pass policy.WithSampling(new SamplingOptions { … }) without them. (Parameter 'policy')",
+            $"The policy samples with {named}, so its answers are not drawn from the distribution whose divergence is measured. " +
+            "Pass policy.WithSampling(new SamplingOptions { … }) without. (Parameter 'policy')",
             Assert.Throws<ArgumentException>(
                 () => Rlhf.EvaluatePolicy(policy, Tiny.Model, _ml.Data.LoadFromEnumerable(Tiny.Prompts))).Message);
     }

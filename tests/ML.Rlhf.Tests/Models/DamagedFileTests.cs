@@ -199,17 +199,28 @@ public sealed class DamagedFileTests : IDisposable
     [Fact]
     public void A_component_of_a_newer_version()
     {
-        Edit("Model.key", content =>
-        {
-            int version = content.AsSpan().IndexOf("TextGeneration"u8) + "TextGeneration".Length;
-            Assert.Equal(1, BitConverter.ToInt32(content, version));
-            content[version] = 2;
-            return content;
-        });
+        ChangeVersion(to: 3);
 
-        AssertError($"'{Zip}' cannot be loaded: Model component 'TextGeneration' version 2 is newer than this library (1). ",
+        AssertError($"'{Zip}' cannot be loaded: Model component 'TextGeneration' version 3 is newer than this library (2). ",
             "Update the ML.Rlhf package to read it.");
     }
+
+    [Fact]
+    public void A_component_of_a_version_before_the_first_release()
+    {
+        ChangeVersion(to: 1);
+
+        AssertError($"'{Zip}' cannot be loaded: The model was saved by a preview of this package, in format 1, ",
+            "Train or save the model again with this package.");
+    }
+
+    private void ChangeVersion(byte to) => Edit("Model.key", content =>
+    {
+        int version = content.AsSpan().IndexOf("TextGeneration"u8) + "TextGeneration".Length;
+        Assert.Equal(2, BitConverter.ToInt32(content, version));
+        content[version] = to;
+        return content;
+    });
 
     [Fact]
     public void A_component_of_another_type()

@@ -20,7 +20,11 @@ public sealed class ModelFileTests : IDisposable
     public void A_language_model_comes_back_bit_for_bit_with_all_its_settings()
     {
         using var model = Tiny.Model.WithSampling(
-            new SamplingOptions { MaxNewTokens = 9, Temperature = 0.7f, TopK = 20, TopP = 0.95f, Seed = -5, TruncatePrompts = true });
+            new SamplingOptions
+            {
+                MaxNewTokens = 9, Temperature = 0.7f, TopK = 20, TopP = 0.95f, Seed = -5, TruncatePrompts = true, MinP = 0.01f,
+                TypicalP = 0.97f, EpsilonCutoff = 0.002f, RepetitionPenalty = 1.1f, NoRepeatNgramSize = 4, MinNewTokens = 2,
+            });
         _ml.Model.Save(model, _ml.View("cat").Schema, Zip);
 
         using var loaded = Assert.IsType<TextGenerationTransformer>(new MLContext().Model.Load(Zip, out var schema));

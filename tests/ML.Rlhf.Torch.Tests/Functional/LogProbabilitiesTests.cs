@@ -18,6 +18,23 @@ public class LogProbabilitiesTests
         Close.Assert(golden["entropy"].Tensor(type), LogProbabilities.Entropy(logits), tolerance, what: "entropy");
     }
 
+    [Theory]
+    [InlineData(ScalarType.Float32, 1e-6)]
+    [InlineData(ScalarType.Float64, 1e-8)]
+    public void Those_of_all_tokens_are_the_references_log_softmax(ScalarType type, double tolerance)
+    {
+        var golden = Golden.Load("sampling/softmax.json");
+        var logits = golden["logits"].Tensor(type);                                           // (B, V)
+        long rows = logits.shape[0], vocabulary = logits.shape[1];
+
+        var all = LogProbabilities.OfTokens(
+            logits.unsqueeze(1).expand(rows, vocabulary, vocabulary), arange(vocabulary).expand(rows, vocabulary));
+
+        Close.Assert(golden["log_softmax"].Tensor(type), all, tolerance, absolute: tolerance / 5, "log softmax");
+        Close.Assert(golden["softmax"].Tensor(type), all.exp(), tolerance * 10, what: "softmax");
+        Close.Assert(golden["logsumexp"].Tensor(type), (logits - all).mean([-1]), tolerance, what: "logsumexp");
+    }
+
     [Fact]
     public void Huge_logits_overflow_nothing()
     {

@@ -1,6 +1,7 @@
 using ML.Rlhf.Torch.Functional;
 using ML.Rlhf.Torch.Generation;
 using ML.Rlhf.Torch.Modules;
+using ML.Rlhf.Torch.Training;
 using static TorchSharp.torch;
 
 namespace ML.Rlhf.Torch.Tests.Generation;
@@ -43,6 +44,57 @@ public class SamplerTests
             Assert.Equal(ended < 0 ? padded : padded[..(ended + 1)], results[row].Tokens);
             Assert.Equal(ended >= 0, results[row].Ended);
         }
+    }
+
+    [Fact]
+    public void Completions_are_cut_after_the_first_end_token_as_the_reference_cuts_them()
+    {
+        var golden = Golden.Load("rl/tokens.json");
+        foreach (var c in golden["truncate_response"].Items)
+        {
+            int end = c["stop_token_id"].Integer;
+            Assert.Equal(0, c["pad_token_id"].Integer);
+
+            var batch = EpisodeBatch.Create([.. c["responses"].Items.Select(r =>
+            {
+                var said = Recite(r.Integers, end);
+                return new Episode([0], said.Tokens, [], said.Ended);
+            })], CPU);
+
+            var expected = c["output"].Tensor(ScalarType.Int64);
+            long width = batch.Responses.shape[1];
+            Close.Assert(expected[TensorIndex.Colon, ..(int)width], batch.Responses);
+            Assert.Equal(0, expected[TensorIndex.Colon, (int)width..].sum().ToInt32());
+        }
+
+        var first = golden["first_true_indices"];
+        foreach (var (row, expected) in first["input"].Items.Zip(first["output"].Integers))
+        {
+            const int End = 1, Other = 2;
+            var said = Recite(Array.ConvertAll(row.Integers, isEnd => isEnd == 1 ? End : Other), End);
+            Assert.Equal(expected, said.Ended ? said.Tokens.Length - 1 : said.Tokens.Length);
+        }
+    }
+
+    /// <summary>The completion by a model that knows one text by heart: each position's embedding is the next token's.</summary>
+    private static SampledTokens Recite(int[] text, int endToken)
+    {
+        using var noGrad = no_grad();
+        int vocabulary = text.Max() + 2;
+        var model = TinyGpt.Fresh(architecture: new()
+        {
+            Layers = 1, Heads = 1, Width = vocabulary, ContextLength = text.Length + 1, VocabularySize = vocabulary,
+        });
+        foreach (var (name, parameter) in model.named_parameters())
+        {
+            if (name == "wte.weight")
+                parameter.copy_(eye(vocabulary));
+            else if (name == "wpe.weight")
+                parameter[..text.Length].copy_(eye(vocabulary)[tensor(Array.ConvertAll(text, t => (long)t))] * 100);
+            else if (!name.StartsWith("ln_f", StringComparison.Ordinal))
+                parameter.zero_();
+        }
+        return Sampler.Generate(model, [[vocabulary - 1]], Streams(1), endToken, s_greedy)[0];
     }
 
     /// <summary>The strongest check of positions, mask and cache: no padding, no cache, no batch.</summary>
@@ -96,6 +148,77 @@ public class SamplerTests
 
         Assert.Equal(Draw(1), Draw(1));
         Assert.NotEqual(Draw(1), Draw(2));
+    }
+
+    [Theory]
+    [InlineData(1)]
+    [InlineData(2)]
+    [InlineData(3)]
+    public void No_n_gram_occurs_twice_in_prompt_and_completion_of_any_row(int size)
+    {
+        int[][] prompts = [[1, 2, 3, 4], [4], [5, 6, 7]];
+        var options = s_greedy with { MaxNewTokens = 12 }; // 16 tokens at most, of a vocabulary of 19
+        bool RepeatsItself(int[] text) =>
+            Enumerable.Range(0, text.Length - size + 1).GroupBy(i => string.Join(",", text[i..(i + size)])).Any(g => g.Count() > 1);
+        bool[] Repeats(SamplingOptions o) => [.. Sampler.Generate(TinyGpt.Random(seed: 2), prompts, Streams(3), Never, o)
+            .Zip(prompts, (result, prompt) => RepeatsItself([.. prompt, .. result.Tokens]))];
+
+        Assert.Contains(true, Repeats(options)); // at temperature 0, a model of random weights soon does
+        Assert.All(Repeats(options with { NoRepeatNgramSize = size }), Assert.False);
+    }
+
+    [Fact]
+    public void A_penalty_makes_completions_repeat_less()
+    {
+        var model = TinyGpt.Random(seed: 2);
+        int[][] prompts = [[1, 2, 3], [4], [5, 6]];
+        double Distinct(float penalty) => Sampler.Generate(model, prompts, Streams(3), Never, s_greedy with { RepetitionPenalty = penalty })
+            .Average(r => r.Tokens.Distinct().Count());
+
+        Assert.True(Distinct(3) > Distinct(1) + 2, $"{Distinct(1)} → {Distinct(3)}");
+    }
+
+    [Fact]
+    public void No_completion_ends_before_its_minimum_length_and_each_may_end_there()
+    {
+        var model = TinyGpt.Random(seed: 2);
+        int[][] prompts = [.. Enumerable.Range(0, 200).Select(i => (int[])[i % 17, 3])];
+        int[] Lengths(int minimum) => [.. Sampler.Generate(
+            model, prompts, Streams(200), endToken: 17, new SamplingOptions { MaxNewTokens = 20, MinNewTokens = minimum })
+            .Where(r => r.Ended).Select(r => r.Tokens.Length)];
+
+        Assert.Equal(1, Lengths(0).Min());
+        Assert.Equal(6, Lengths(5).Min()); // five tokens, and then the end token
+    }
+
+    /// <summary>Rows of any lengths and options of every kind: what is reported is what was drawn from.</summary>
+    [Fact]
+    public void Log_probabilities_are_those_of_the_distribution_that_the_options_leave()
+    {
+        using var noGrad = no_grad();
+        var model = TinyGpt.Random(seed: 1);
+        const int End = 11;
+        int[][] prompts = [[3], [4, 5, 6, 7, 4, 5], [1, 2, 3]];
+        var options = new SamplingOptions
+        {
+            MaxNewTokens = 12, Temperature = 1.5f, TopK = 15, TopP = 0.95f, MinP = 0.02f, TypicalP = 0.9f, EpsilonCutoff = 0.01f,
+            RepetitionPenalty = 1.3f, NoRepeatNgramSize = 2, MinNewTokens = 4,
+        };
+
+        var results = Sampler.Generate(model, prompts, Streams(3), End, options, withLogProbabilities: true);
+
+        for (int row = 0; row < prompts.Length; row++)
+        {
+            int[] text = [.. prompts[row], .. results[row].Tokens];
+            for (int t = prompts[row].Length; t < text.Length; t++)
+            {
+                var logits = model.Logits(model.Hidden(tensor(Array.ConvertAll(text[..t], id => (long)id)).unsqueeze(0))[0][^1..]);
+                var shaped = TokenSampling.Shape(
+                    TokenSampling.Constrain(logits, [text[..t]], t - prompts[row].Length, End, options), options);
+                Close.Assert(
+                    shaped.log_softmax(-1)[0, text[t]].ToDouble(), results[row].LogProbabilities[t - prompts[row].Length], absolute: 1e-4);
+            }
+        }
     }
 
     [Theory]
@@ -165,6 +288,12 @@ public class SamplerTests
         LiveTensors.AssertNoneLeftBy(() => Sampler.Generate(
             model, prompts, Streams(3), endToken: 17, new SamplingOptions { MaxNewTokens = 20, TopK = 12, TopP = 0.9f },
             withLogProbabilities: true));
+        LiveTensors.AssertNoneLeftBy(() => Sampler.Generate(
+            model, prompts, Streams(3), endToken: 17, new SamplingOptions
+            {
+                MaxNewTokens = 20, MinP = 0.01f, TypicalP = 0.9f, EpsilonCutoff = 0.01f, RepetitionPenalty = 1.2f, NoRepeatNgramSize = 2,
+                MinNewTokens = 3,
+            }));
         LiveTensors.AssertNoneLeftBy(() => Assert.Throws<OperationCanceledException>(() => Sampler.Generate(
             model, prompts, Streams(3), Never, new SamplingOptions(), onToken: (_, _) => cancelled.Cancel(),
             checkCanceled: cancelled.Token.ThrowIfCancellationRequested)));
