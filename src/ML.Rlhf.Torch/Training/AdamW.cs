@@ -61,7 +61,9 @@ internal sealed class AdamW : IDisposable
             values.narrow(0, 0, _parameters.MatrixElements).mul_(1 - learningRate * _options.WeightDecay);
         _mean.mul_(_options.Beta1).add_(gradients, alpha: 1 - _options.Beta1);
         _square.mul_(_options.Beta2).addcmul_(gradients, gradients, 1 - _options.Beta2);
-        _scratch.copy_(_square).sqrt_().mul_(1 / Math.Sqrt(correction2)).add_(_options.Epsilon);
+        // Both forms divide by √(v/(1 − β₂ᵗ)) + ε; TensorFlow's ε is corrected like v.
+        double root = Math.Sqrt(correction2), epsilon = _options.Epsilon / (_options.AdamForm == AdamForm.TensorFlow ? root : 1);
+        _scratch.copy_(_square).sqrt_().mul_(1 / root).add_(epsilon);
         values.addcdiv_(_mean, _scratch, -learningRate / correction1);
         return norm;
     }

@@ -13,6 +13,21 @@ public enum LearningRateDecay
     Constant,
 }
 
+/// <summary>Where Adam adds ε. m and v are the averages of the gradient and of its square, t is the step, from 1.</summary>
+public enum AdamForm
+{
+    /// <summary>
+    /// θ −= lr · m̂ / (√v̂ + ε), with m̂ = m/(1 − β₁ᵗ) and v̂ = v/(1 − β₂ᵗ): algorithm 1 of Kingma and Ba 2014 (arXiv 1412.6980).
+    /// </summary>
+    PyTorch,
+
+    /// <summary>
+    /// θ −= lr · √(1 − β₂ᵗ)/(1 − β₁ᵗ) · m / (√v + ε): the shorter form of their section 2, with ε beside the root before its
+    /// correction. It is PyTorch's with ε/√(1 − β₂ᵗ) in the place of ε, and so takes smaller first steps. OpenAI's RLHF ran on it.
+    /// </summary>
+    TensorFlow,
+}
+
 /// <summary>What every trainer lets you choose about its optimiser, AdamW (Loshchilov and Hutter 2017), and its run.</summary>
 public abstract record OptimizationOptions
 {
@@ -42,6 +57,14 @@ public abstract record OptimizationOptions
     /// <summary>AdamW's ε, which keeps its division finite.</summary>
     /// <value>Above 0. 1e-8 by default; PPO uses 1e-5.</value>
     public double Epsilon { get; init; } = 1e-8;
+
+    /// <summary>
+    /// Where ε stands. With a large ε, such as PPO's, the first steps differ: "The N implementation details of RLHF with PPO" saw 6.4
+    /// times the approximate KL and 4.4 times the clip fraction in the first update with PyTorch's form.
+    /// </summary>
+    /// <value><see cref="AdamForm.PyTorch"/> by default, as all later codebases; <see cref="AdamForm.TensorFlow"/> to follow
+    /// lm-human-preferences.</value>
+    public AdamForm AdamForm { get; init; }
 
     /// <summary>Weight decay, applied to matrices and embeddings, never to biases and norms.</summary>
     /// <value>At least 0.</value>
@@ -85,6 +108,7 @@ public abstract record OptimizationOptions
         problems.Require(Beta1 is >= 0 and < 1, nameof(Beta1), Beta1, "in [0, 1)");
         problems.Require(Beta2 is >= 0 and < 1, nameof(Beta2), Beta2, "in [0, 1)");
         problems.Require(Epsilon > 0, nameof(Epsilon), Epsilon, "above 0");
+        problems.Require(Enum.IsDefined(AdamForm), nameof(AdamForm), AdamForm, "PyTorch or TensorFlow");
         problems.Require(WeightDecay >= 0, nameof(WeightDecay), WeightDecay, "at least 0");
         problems.Require(GradientClipping > 0, nameof(GradientClipping), GradientClipping, "above 0 (infinity turns clipping off)");
         problems.Require(MicroBatchSize is null or >= 1, nameof(MicroBatchSize), MicroBatchSize, "at least 1, or null for the whole batch");

@@ -9,6 +9,7 @@ public sealed class InvalidOptionsTests
         "LearningRate is -1, but must be a finite number above 0; WarmupSteps is -2, but must be at least 0; " +
         "LearningRateDecay is 9, but must be Cosine, Linear or Constant; MinimumLearningRateRatio is 1.5, but must be in [0, 1]; " +
         "Beta1 is 1, but must be in [0, 1); Beta2 is NaN, but must be in [0, 1); Epsilon is 0, but must be above 0; " +
+        "AdamForm is 2, but must be PyTorch or TensorFlow; " +
         "WeightDecay is -0.1, but must be at least 0; GradientClipping is 0, but must be above 0 (infinity turns clipping off); " +
         "MicroBatchSize is 0, but must be at least 1, or null for the whole batch; ";
 
@@ -27,7 +28,7 @@ public sealed class InvalidOptionsTests
         var options = new GptOptions
         {
             LearningRate = -1, WarmupSteps = -2, LearningRateDecay = (LearningRateDecay)9, MinimumLearningRateRatio = 1.5, Beta1 = 1,
-            Beta2 = double.NaN, Epsilon = 0, WeightDecay = -0.1, GradientClipping = 0, MicroBatchSize = 0,
+            Beta2 = double.NaN, Epsilon = 0, AdamForm = (AdamForm)2, WeightDecay = -0.1, GradientClipping = 0, MicroBatchSize = 0,
             Steps = 0, BatchSize = 0, Dropout = 1, EvaluateEvery = 0,
             Architecture = new() { Layers = 0, Heads = 2, Width = 3, ContextLength = 1, VocabularySize = 1 },
             Sampling = s_badSampling,

@@ -28,6 +28,40 @@ public class LearningRateScheduleTests
         }
     }
 
+    /// <summary>The two deliberate differences, over all steps of all of the reference's curves.</summary>
+    [Fact]
+    public void The_warm_up_is_the_references_without_its_first_step_and_after_its_end_the_curve_stays_where_it_is()
+    {
+        foreach (var c in Golden.Load("optim/schedules.json")["schedules"].Items)
+        {
+            double[] expected = c["lr"].Numbers;
+            string name = c["name"].Text;
+            int warmup = c["warmup_steps"].Integer, total = c["total_steps"].Integer;
+            var decay = name switch
+            {
+                "linear" => LearningRateDecay.Linear,
+                "constant_with_warmup" => LearningRateDecay.Constant,
+                _ => LearningRateDecay.Cosine,
+            };
+            double minimum = c.Has("min_lr_rate") ? c["min_lr_rate"].Number : 0;
+            double At(int step, int ofWarmup) =>
+                LearningRateSchedule.At(Options(decay, minimum, ofWarmup) with { LearningRate = c["base_lr"].Number }, step, total);
+
+            if (warmup > 0)
+                Assert.Equal(0, expected[0]); // a step that learns nothing
+            for (int step = 1; step < warmup; step++)
+                Close.Assert(expected[step], At(step - 1, warmup - 1), relative: 1e-7, what: $"{name} at step {step} of its warm-up");
+            for (int step = total; step < expected.Length; step++)
+            {
+                Close.Assert(expected[total], At(step, warmup), relative: 1e-7, absolute: 1e-11, $"{name} at step {step}");
+                if (decay == LearningRateDecay.Cosine && step > total)
+                    Assert.True(expected[step] > expected[step - 1], "the reference's cosine rises again");
+                else
+                    Assert.Equal(expected[total], expected[step]);
+            }
+        }
+    }
+
     [Theory]
     [InlineData(LearningRateDecay.Cosine)]
     [InlineData(LearningRateDecay.Linear)]
