@@ -15,6 +15,8 @@ public class MaskedStatisticsTests
             Tensor values = c["values"].Tensor(type), mask = c["mask"].Tensor(type);
 
             Close.Assert(c["masked_mean"].Number, MaskedStatistics.Mean(values, mask).ToDouble(), tolerance, absolute: tolerance / 10);
+            double[] rows = [.. values.unbind().Zip(mask.unbind(), (v, m) => MaskedStatistics.Mean(v, m).ToDouble())];
+            Close.Assert(c["masked_mean_per_row"].Tensor(type), tensor(rows), tolerance, absolute: tolerance / 10, "means of the rows");
             Close.Assert(c["masked_var_biased"].Number, MaskedStatistics.Variance(values, mask).ToDouble(), tolerance);
             Close.Assert(c["masked_var_unbiased"].Number, MaskedStatistics.Variance(values, mask, unbiased: true).ToDouble(), tolerance);
         }

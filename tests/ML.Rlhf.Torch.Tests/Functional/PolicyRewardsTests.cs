@@ -10,14 +10,27 @@ public class PolicyRewardsTests
     [InlineData(ScalarType.Float64, 1e-8)]
     public void Rewards_equal_the_reference(ScalarType type, double tolerance)
     {
-        // The other cases penalise |kl| and ½kl², which we do not offer.
-        var c = Assert.Single(Golden.Load("rl/ppo_classic.json")["rewards"].Items, c => c["kl_penalty"].Text == "kl");
-        var mask = c["mask"].Tensor(type);
+        foreach (var c in Golden.Load("rl/ppo_classic.json")["rewards"].Items)
+        {
+            Tensor logProbs = c["logprobs"].Tensor(type), reference = c["ref_logprobs"].Tensor(type), mask = c["mask"].Tensor(type);
+            var kl = c["kl_penalty"].Text switch
+            {
+                "kl" => KlEstimators.K1(logProbs, reference),
+                "abs" => KlEstimators.K1(logProbs, reference).abs(), // PPO offers neither this
+                "mse" => KlEstimators.K2(logProbs, reference),       // nor this
+                var other => throw new NotSupportedException(other),
+            };
+            Close.Assert(c["kl"].Tensor(type), kl, tolerance, absolute: tolerance, "kl");
 
-        var rewards = PolicyRewards.WithKlPenalty(
-            c["logprobs"].Tensor(type), c["ref_logprobs"].Tensor(type), mask, c["scores"].Tensor(type), c["kl_coef"].Number);
-
-        Close.Assert(c["rewards"].Tensor(type) * mask, rewards, tolerance, absolute: tolerance / 10, "rewards");
+            var scores = c["scores"].Tensor(type);
+            double klCoefficient = c["kl_coef"].Number;
+            var rewards = PolicyRewards.WithKlPenalty(kl, zeros_like(kl), mask, scores, klCoefficient);
+            Close.Assert(c["rewards"].Tensor(type) * mask, rewards, tolerance, absolute: tolerance / 10, "rewards");
+            var unscored = PolicyRewards.WithKlPenalty(kl, zeros_like(kl), ones_like(mask), zeros_like(scores), klCoefficient);
+            Close.Assert(c["non_score_rewards"].Tensor(type), unscored, tolerance, absolute: tolerance / 10, "rewards without score");
+            if (c["kl_penalty"].Text == "kl")
+                Close.Assert(rewards, PolicyRewards.WithKlPenalty(logProbs, reference, mask, scores, klCoefficient), absolute: 1e-6);
+        }
     }
 
     /// <summary>The estimator k1 of kl.json is what each token costs.</summary>

@@ -42,6 +42,21 @@ public class PpoLossTests
                 stats["val/clipfrac"].Number, MaskedMean(PpoLoss.ValueIsClipped(values, oldValues, c["returns"].Tensor(type), valueClip)),
                 tolerance,
                 what: "value clip fraction");
+
+            // The rest of what classic TRL logs.
+            Tensor advantages = c["advantages"].Tensor(type), returns = c["returns"].Tensor(type);
+            double total = policy.ToDouble() + c["vf_coef"].Number * value.ToDouble();
+            Close.Assert(expected["vf_loss_times_coef"].Number, c["vf_coef"].Number * value.ToDouble(), tolerance);
+            Close.Assert(stats["loss/policy"].Number, policy.ToDouble(), tolerance, absolute: tolerance / 10);
+            Close.Assert(stats["loss/total"].Number, total, tolerance);
+            Close.Assert(stats["policy/policykl"].Number, MaskedMean(KlEstimators.K1(oldLogProbs, logProbs)), tolerance * 10);
+            Close.Assert(stats["policy/advantages_mean"].Number, MaskedMean(advantages), tolerance);
+            Close.Assert(stats["returns/mean"].Number, MaskedMean(returns), tolerance * 10);
+            Close.Assert(stats["returns/var"].Number, MaskedStatistics.Variance(returns, mask, unbiased: true).ToDouble(), tolerance);
+            Close.Assert(stats["val/vpred"].Number, MaskedMean(values), tolerance);
+            Close.Assert(stats["val/error"].Number, MaskedMean((values - returns).square()), tolerance);
+            Close.Assert(stats["val/mean"].Number, MaskedMean(oldValues), tolerance);
+            Close.Assert(stats["val/var"].Number, MaskedStatistics.Variance(oldValues, mask, unbiased: true).ToDouble(), tolerance);
         }
     }
 
