@@ -5,7 +5,11 @@ public class OptionsTests
     [Fact]
     public void Defaults_are_valid()
     {
-        OptimizationOptions[] all = [new PretrainingOptions(), new SftOptions(), new RewardOptions(), new PolicyOptions()];
+        OptimizationOptions[] all =
+        [
+            new PretrainingOptions(), new SftOptions(), new RewardOptions(), new PolicyOptions(), new GrpoTestOptions(),
+            new RlooTestOptions(),
+        ];
         foreach (var options in all)
             options.Validate();
         new SamplingOptions().Validate();

@@ -14,6 +14,10 @@ internal sealed record RewardOptions : RewardModelHyperparameters;
 
 internal sealed record PolicyOptions : PpoHyperparameters;
 
+internal sealed record GrpoTestOptions : GrpoHyperparameters;
+
+internal sealed record RlooTestOptions : RlooHyperparameters;
+
 /// <summary>A training run on the CPU that remembers its reports.</summary>
 internal sealed class RecordedRun
 {

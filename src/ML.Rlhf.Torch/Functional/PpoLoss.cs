@@ -21,15 +21,18 @@ public static class PpoLoss
         return (logProbs - oldLogProbs).clamp(-LogRatioBound, LogRatioBound).exp().MoveToOuterDisposeScope();
     }
 
-    /// <summary>max(−A·ρ, −A·clip(ρ, 1 − ε, 1 + ε)), eq. 7 with its sign turned.</summary>
-    /// <param name="ratio">ρ (B, R).</param>
-    /// <param name="advantages">A (B, R).</param>
+    /// <summary>
+    /// max(−A·ρ, −A·clip(ρ, 1 − ε, 1 + ε_high)), eq. 7 with its sign turned; the second ε is DAPO's (arXiv 2503.14476, eq. 8).
+    /// </summary>
+    /// <param name="ratio">ρ (B, R), or (B) where a response has one.</param>
+    /// <param name="advantages">A, of the same shape, or (B, 1) where all tokens of a response share one.</param>
     /// <param name="clipRange">ε, above 0; 0.2 in the paper and in every RLHF codebase.</param>
-    /// <returns>(B, R).</returns>
-    public static Tensor Policy(Tensor ratio, Tensor advantages, double clipRange)
+    /// <param name="clipRangeHigh">ε_high, above 0; null for ε. DAPO's is 0.28, so that unlikely tokens can still grow.</param>
+    /// <returns>The shape of <paramref name="ratio"/>.</returns>
+    public static Tensor Policy(Tensor ratio, Tensor advantages, double clipRange, double? clipRangeHigh = null)
     {
         using var scope = NewDisposeScope();
-        var clipped = ratio.clamp(1 - clipRange, 1 + clipRange);
+        var clipped = ratio.clamp(1 - clipRange, 1 + (clipRangeHigh ?? clipRange));
         return maximum(-advantages * ratio, -advantages * clipped).MoveToOuterDisposeScope();
     }
 
@@ -37,11 +40,11 @@ public static class PpoLoss
     /// Which tokens have a policy loss that clipping made larger, so that they teach nothing (<c>policy/clipfrac</c> of
     /// lm-human-preferences and TRL counts these). A ratio that is out of range on the harmful side is not among them.
     /// </summary>
-    /// <returns>bool (B, R).</returns>
-    internal static Tensor PolicyIsClipped(Tensor ratio, Tensor advantages, double clipRange)
+    /// <returns>bool, the shape of <paramref name="ratio"/>.</returns>
+    internal static Tensor PolicyIsClipped(Tensor ratio, Tensor advantages, double clipRange, double? clipRangeHigh = null)
     {
         using var scope = NewDisposeScope();
-        var clipped = ratio.clamp(1 - clipRange, 1 + clipRange);
+        var clipped = ratio.clamp(1 - clipRange, 1 + (clipRangeHigh ?? clipRange));
         return (-advantages * clipped > -advantages * ratio).MoveToOuterDisposeScope();
     }
 

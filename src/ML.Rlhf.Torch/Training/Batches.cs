@@ -23,6 +23,17 @@ internal static class Batches
     public static IEnumerable<int[]> Parts(int[] rows, int parts) =>
         Enumerable.Range(0, parts).Select(i => rows[(int)((long)rows.Length * i / parts)..(int)((long)rows.Length * (i + 1) / parts)]);
 
+    /// <summary>
+    /// The rows of each optimiser step of an update: several passes over all rows, each in a fresh random order and in a number of parts.
+    /// </summary>
+    public static List<int[]> Minibatches(int rows, int epochs, int parts, ref RandomStream random)
+    {
+        List<int[]> minibatches = [];
+        for (int epoch = 0; epoch < epochs; epoch++)
+            minibatches.AddRange(Parts(random.Permutation(rows), parts));
+        return minibatches;
+    }
+
     /// <summary>Batches per epoch.</summary>
     public static int Count(int rows, int batchSize) => (rows + batchSize - 1) / batchSize;
 }

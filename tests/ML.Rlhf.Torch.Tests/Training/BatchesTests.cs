@@ -33,6 +33,21 @@ public class BatchesTests
     }
 
     [Fact]
+    public void Minibatches_pass_over_all_rows_in_a_fresh_order_each_epoch()
+    {
+        var random = new RandomStream(1);
+
+        int[][] minibatches = [.. Batches.Minibatches(rows: 10, epochs: 2, parts: 3, ref random)];
+
+        Assert.Equal(6, minibatches.Length);
+        int[] first = [.. minibatches.Take(3).SelectMany(b => b)], second = [.. minibatches.Skip(3).SelectMany(b => b)];
+        Assert.Equal(Enumerable.Range(0, 10), first.Order());
+        Assert.Equal(Enumerable.Range(0, 10), second.Order());
+        Assert.NotEqual(first, second);
+        Assert.NotEqual(first, Batches.Minibatches(rows: 10, epochs: 1, parts: 3, ref random).SelectMany(b => b));
+    }
+
+    [Fact]
     public void Batches_by_length_go_from_short_to_long_and_hold_every_row()
     {
         int[] lengths = [5, 1, 4, 1, 3];

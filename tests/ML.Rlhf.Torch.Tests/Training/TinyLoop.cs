@@ -8,7 +8,7 @@ internal static class TinyLoop
 {
     private const int Rows = 16, BatchSize = 8;
 
-    public static TheoryData<string> Names => ["GPT", "SFT", "Reward model", "PPO", "PPO, shared trunk, text"];
+    public static TheoryData<string> Names => ["GPT", "SFT", "Reward model", "PPO", "PPO, shared trunk, text", "GRPO", "RLOO"];
 
     /// <summary>What a test varies.</summary>
     public sealed record Settings
@@ -48,6 +48,23 @@ internal static class TinyLoop
             var start = Both();
             ppo.Run(shared ? TinyData.Sequences(20, 10) : null);
             return (start, Both(), ppo.Recorded.Reports);
+        }
+        if (name is "GRPO" or "RLOO")
+        {
+            GroupHyperparameters options = name == "GRPO" ? new GrpoTestOptions() : new RlooTestOptions();
+            var group = new TinyGroup(
+                Configure(options with
+                {
+                    Episodes = s.Steps * BatchSize, EpisodesPerUpdate = BatchSize, GroupSize = 4,
+                    // Steps as large as these move a whole response out of the clip range: a second one would have no gradient in RLOO.
+                    EpochsPerUpdate = s.PlainGradientDescent || name == "RLOO" ? 1 : 2,
+                    MaxResponseTokens = 4, UnfinishedScore = null,
+                }, s),
+                s.Seed, policy: TinyGpt.Random(), onReport: s.OnReport,
+                scorer: episodes => [.. episodes.Select(e => e.Response.Average())]); // hardly ever a tie, which would teach nothing
+            var start = TinyGpt.Snapshot(group.Policy);
+            group.Run();
+            return (start, TinyGpt.Snapshot(group.Policy), group.Recorded.Reports);
         }
         if (name == "Reward model")
         {

@@ -1,0 +1,122 @@
+using ML.Rlhf.Torch.Functional;
+using ML.Rlhf.Torch.Modules;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace ML.Rlhf.Torch.Training;
+
+/// <summary>
+/// Group relative policy optimisation (Shao et al. 2024, arXiv 2402.03300), in numbered steps: PPO without a value function. A response is
+/// as good as its score stands out among several responses to the same prompt, and the KL penalty is a term of the loss. The reference is
+/// there even where its coefficient is 0, because the divergence is always reported.
+/// </summary>
+internal sealed class GrpoTraining(
+    Gpt policy, Gpt reference, EpisodeScorer scorer, int endToken, GrpoHyperparameters options, TrainingRun run)
+{
+    /// <summary>Runs all updates.</summary>
+    /// <param name="prompts">At least one; each leaves room for a whole response in the policy's context.</param>
+    public void Run(TokenSequences prompts)
+    {
+        policy.eval(); // no dropout anywhere, while gradients still flow
+        reference.Freeze();
+        using var optimizer = new AdamW(options, policy);
+        int updates = Batches.Count(options.Episodes, options.EpisodesPerUpdate);
+        LearningRateSchedule.WarnOfLongWarmup(options, updates, run);
+        var source = new EpisodeSource(policy, prompts, scorer, endToken, options, run);
+        var shuffles = new RandomStream(run.Seed, key: 2);
+
+        for (int update = 0; update < updates; update++)
+        {
+            run.ThrowIfCanceled();
+            var statistics = new UpdateStatistics();
+
+            // 1. Sample a group of responses to each prompt, and score them. No dispose scope is open here: the scorer may be a user's
+            //    code.
+            var episodes = source.Sample(update, options.GroupSize);
+            double[] scores = source.Score(episodes);
+
+            double learningRate = LearningRateSchedule.At(options, update, updates), norm = 0;
+            using (NewDisposeScope())
+            {
+                // 2. What the models say of the episodes; advantages within each group.
+                var rollout = Evaluate(episodes, scores, statistics);
+
+                // 3. Several passes over the episodes in minibatches, in a fresh order each; until the policy has moved too far.
+                double tokensPerStep = rollout.LossMask.sum().ToDouble() / options.MinibatchesPerEpoch;
+                foreach (int[] rows in Batches.Minibatches(
+                    episodes.Length, options.EpochsPerUpdate, options.MinibatchesPerEpoch, ref shuffles))
+                {
+                    run.ThrowIfCanceled();
+                    optimizer.ZeroGradients();
+                    AccumulateGradients(rollout, rows, tokensPerStep, statistics);
+                    if (statistics.Steps > 0 && statistics.StepKl > options.MaxUpdateKl)
+                        break;
+                    norm = optimizer.Step(learningRate);
+                    statistics.EndStep();
+                }
+            }
+
+            // 4. Report.
+            run.CountTokens(episodes.Sum(e => (long)e.Prompt.Length + e.Response.Length));
+            run.Report(new GroupProgress(
+                statistics.Progress(run, update, updates, episodes, scores, options.KlCoefficient, learningRate, norm))
+            {
+                EqualGroupRate = GroupProgress.EqualGroups(scores, options.GroupSize),
+            });
+            // MERGE: alarms, then average?.Update()
+        }
+        // MERGE: average?.Apply()
+    }
+
+    /// <summary>
+    /// Log-probabilities and advantages of the episodes under the weights that sampled them. They live in the caller's dispose scope.
+    /// </summary>
+    internal GroupRollout Evaluate(Episode[] episodes, double[] scores, UpdateStatistics statistics)
+    {
+        var batch = EpisodeBatch.Create(episodes, run.Device);
+        var logProbs = EpisodeLogProbs.Of(batch, policy, reference, options);
+        statistics.MeasureRollout(episodes, logProbs.Policy, logProbs.Reference, logProbs.Entropies, batch.Mask);
+
+        var advantages = GroupAdvantages.Standardized(tensor(scores), options.GroupSize, options.AdvantageScaling)
+            .to(float32).to(run.Device).unsqueeze(-1);                                        // (B, 1)
+        var lossMask = batch.Mask;
+        if (options.MaskUnfinished)
+            lossMask = lossMask * tensor(episodes.Select(e => e.Ended ? 1f : 0f).ToArray(), device: run.Device).unsqueeze(-1);
+        return new GroupRollout(batch, logProbs.Policy, logProbs.Reference, advantages, lossMask);
+    }
+
+    /// <summary>
+    /// Adds the gradient of one minibatch, one micro-batch after another. Every mean is over the whole minibatch.
+    /// </summary>
+    /// <param name="rollout">The episodes of the update.</param>
+    /// <param name="rows">Those of the minibatch.</param>
+    /// <param name="tokensPerStep">The tokens that an optimiser step of this update learns from, on average.</param>
+    /// <param name="statistics">What is measured.</param>
+    internal void AccumulateGradients(GroupRollout rollout, int[] rows, double tokensPerStep, UpdateStatistics statistics)
+    {
+        using var scope = NewDisposeScope();
+        var minibatch = rollout.Select(rows);
+        var weights = GrpoLoss.TokenWeights(minibatch.LossMask, options.LossType, options.MaxResponseTokens, tokensPerStep); // (n, R)
+        double tokens = minibatch.Episodes.Mask.sum().ToDouble();
+        foreach (int[] part in Enumerable.Range(0, rows.Length).Chunk(options.MicroBatchSize ?? rows.Length))
+        {
+            using var partScope = NewDisposeScope();
+            var (episodes, oldLogProbs, referenceLogProbs, advantages, _) = minibatch.Select(part);
+            var partWeights = weights.narrow(0, part[0], part.Length);
+            var logProbs = LogProbabilities.OfTokens(episodes.ResponseLogits(policy, options.Temperature), episodes.Responses); // (b, R)
+
+            // Raise the probability of responses that did better than the others of their group; stay near the reference.
+            var ratio = PpoLoss.Ratio(logProbs, oldLogProbs);
+            var policyLoss = (PpoLoss.Policy(ratio, advantages, options.ClipRange, options.ClipRangeHigh) * partWeights).sum();
+            var loss = policyLoss;
+            if (options.KlCoefficient > 0)
+                loss = loss + options.KlCoefficient * (GrpoLoss.KlPenalty(logProbs, referenceLogProbs) * partWeights).sum();
+            loss.backward();
+
+            using var noGrad = no_grad();
+            statistics.AddPart(
+                loss, policyLoss, ratio, logProbs - oldLogProbs,
+                PpoLoss.PolicyIsClipped(ratio, advantages, options.ClipRange, options.ClipRangeHigh), episodes.Mask, tokens);
+        }
+    }
+}
