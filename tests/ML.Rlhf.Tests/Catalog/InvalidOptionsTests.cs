@@ -93,6 +93,34 @@ public sealed class InvalidOptionsTests
     }
 
     [Fact]
+    public void Grpo()
+    {
+        var options = new GrpoOptions
+        {
+            EpisodesPerUpdate = 12, ClipRange = -1, ClipRangeHigh = 0, LossType = (GrpoLossType)9, AdvantageScaling = (AdvantageScaling)9,
+            PromptColumnName = "", CompletionColumnName = "", Sampling = s_badSampling,
+        };
+
+        Assert.Equal(
+            "GrpoOptions: ClipRange is -1, but must be above 0; EpisodesPerUpdate is 12, but must be a multiple of GroupSize (8); " +
+            "ClipRangeHigh is 0, but must be above 0 or null; LossType is 9, but must be Grpo, Bnpo, DrGrpo or Dapo; " +
+            "AdvantageScaling is 9, but must be Group, Batch or None; PromptColumnName is empty, but must be the name of a column; " +
+            $"CompletionColumnName is empty, but must be the name of a column; {Sampling}.",
+            Assert.Throws<ArgumentException>(() => _trainers.Grpo(Tiny.Model, Tiny.Reward, options)).Message);
+    }
+
+    [Fact]
+    public void Rloo()
+    {
+        var options = new RlooOptions { GroupSize = 1, PromptColumnName = "", CompletionColumnName = "", Sampling = s_badSampling };
+
+        Assert.Equal(
+            "RlooOptions: GroupSize is 1, but must be at least 2; PromptColumnName is empty, but must be the name of a column; " +
+            $"CompletionColumnName is empty, but must be the name of a column; {Sampling}.",
+            Assert.Throws<ArgumentException>(() => _trainers.Rloo(Tiny.Model, Tiny.Reward, options)).Message);
+    }
+
+    [Fact]
     public void Sampling_options_of_a_model()
     {
         Assert.Equal(Sampling + ".", Assert.Throws<ArgumentException>(() => Tiny.Model.WithSampling(s_badSampling)).Message);
@@ -111,11 +139,15 @@ public sealed class InvalidOptionsTests
     }
 
     [Fact]
-    public void Responses_of_PPO_that_do_not_fit_the_context()
+    public void Responses_that_do_not_fit_the_context()
     {
         Assert.Equal(
             "PpoOptions: MaxResponseTokens is 32, but the model's context is 32 tokens and must hold the prompt too. " +
             "Lower it, or use a model with a longer context.",
             Assert.Throws<ArgumentException>(() => _trainers.Ppo(Tiny.Model, Tiny.Reward)).Message);
+        Assert.StartsWith("GrpoOptions: MaxResponseTokens is 32, but the model's context is 32 tokens",
+            Assert.Throws<ArgumentException>(() => _trainers.Grpo(Tiny.Model, Tiny.Reward)).Message);
+        Assert.StartsWith("RlooOptions: MaxResponseTokens is 32, but the model's context is 32 tokens",
+            Assert.Throws<ArgumentException>(() => _trainers.Rloo(Tiny.Model, Tiny.Reward)).Message);
     }
 }

@@ -48,6 +48,23 @@ public sealed class OverloadTests
     }
 
     [Fact]
+    public void The_methods_of_GRPO_and_RLOO_mean_the_same_for_a_model_a_transformer_and_a_function()
+    {
+        using var model = Tiny.Train(architecture: Tiny.Architecture with { ContextLength = 33 });
+        var grpo = new GrpoOptions { PromptColumnName = "A", KlCoefficient = 0.5, Episodes = 7 };
+        var rloo = new RlooOptions { PromptColumnName = "A", KlCoefficient = 0.5, Episodes = 7 };
+
+        Assert.Equal(new GrpoOptions(), Options(_trainers.Grpo(model, s_rule)));
+        Assert.Equal(new GrpoOptions(), Options(_trainers.Grpo(model, Tiny.Reward)));
+        Assert.Equal(grpo, Options(_trainers.Grpo(model, s_rule, "A", 0.5, 7)));
+        Assert.Equal(grpo, Options(_trainers.Grpo(model, Tiny.Reward, "A", 0.5, 7)));
+        Assert.Equal(new RlooOptions(), Options(_trainers.Rloo(model, s_rule)));
+        Assert.Equal(new RlooOptions(), Options(_trainers.Rloo(model, Tiny.Reward)));
+        Assert.Equal(rloo, Options(_trainers.Rloo(model, s_rule, "A", 0.5, 7)));
+        Assert.Equal(rloo, Options(_trainers.Rloo(model, Tiny.Reward, "A", 0.5, 7)));
+    }
+
+    [Fact]
     public void Nothing_may_be_null()
     {
         Assert.Throws<ArgumentNullException>("ml", () => RlhfExtensions.Rlhf(null!));
@@ -61,6 +78,12 @@ public sealed class OverloadTests
         Assert.Throws<ArgumentNullException>("reward", () => _trainers.Ppo(Tiny.Model, (ITransformer)null!));
         Assert.Throws<ArgumentNullException>("reward", () => _trainers.Ppo(Tiny.Model, (Func<string, string, float>)null!));
         Assert.Throws<ArgumentNullException>("options", () => _trainers.Ppo(Tiny.Model, s_rule, null!));
+        Assert.Throws<ArgumentNullException>("model", () => _trainers.Grpo(null!, s_rule));
+        Assert.Throws<ArgumentNullException>("reward", () => _trainers.Grpo(Tiny.Model, (Reward)null!, new GrpoOptions()));
+        Assert.Throws<ArgumentNullException>("options", () => _trainers.Grpo(Tiny.Model, s_rule, null!));
+        Assert.Throws<ArgumentNullException>("model", () => _trainers.Rloo(null!, s_rule));
+        Assert.Throws<ArgumentNullException>("reward", () => _trainers.Rloo(Tiny.Model, (Reward)null!, new RlooOptions()));
+        Assert.Throws<ArgumentNullException>("options", () => _trainers.Rloo(Tiny.Model, s_rule, null!));
     }
 
     /// <summary>Trainers keep their options to themselves; records compare by value.</summary>

@@ -4,13 +4,15 @@ using Xunit.Sdk;
 
 namespace ML.Rlhf.Tests.Catalog;
 
-/// <summary>The four trainers, for what they have in common.</summary>
+/// <summary>The trainers, for what they have in common.</summary>
 public enum Stage
 {
     Gpt,
     FineTuning,
     RewardModel,
     Ppo,
+    Grpo,
+    Rloo,
 }
 
 /// <summary>What a test chooses of a trainer; the rest is as small as it can be.</summary>
@@ -35,6 +37,9 @@ internal sealed record StageSettings
 internal static class Stages
 {
     private const int BatchSize = 4;
+
+    /// <summary>Learns from its own answers to the column Prompt.</summary>
+    public static bool IsOnline(this Stage stage) => stage is Stage.Ppo or Stage.Grpo or Stage.Rloo;
 
     public static IEstimator<ITransformer> Trainer(this Stage stage, MLContext ml, StageSettings? settings = null)
     {
@@ -99,6 +104,34 @@ internal static class Stages
                 Progress = s.Progress,
                 CancellationToken = s.CancellationToken,
             }),
+            Stage.Grpo => trainers.Grpo(Tiny.Model, (_, completion) => completion.Sum(c => c) / 100f, new GrpoOptions
+            {
+                Episodes = BatchSize * s.Steps,
+                EpisodesPerUpdate = BatchSize,
+                GroupSize = BatchSize,
+                MaxResponseTokens = 4,
+                LearningRate = 1e-3,
+                UnfinishedScore = null,
+                PromptColumnName = "Prompt" + s.Suffix,
+                CompletionColumnName = "Completion" + s.Suffix,
+                Seed = s.Seed,
+                Progress = s.Progress,
+                CancellationToken = s.CancellationToken,
+            }),
+            Stage.Rloo => trainers.Rloo(Tiny.Model, (_, completion) => completion.Sum(c => c) / 100f, new RlooOptions
+            {
+                Episodes = BatchSize * s.Steps,
+                EpisodesPerUpdate = BatchSize,
+                GroupSize = BatchSize,
+                MaxResponseTokens = 4,
+                LearningRate = 1e-3,
+                UnfinishedScore = null,
+                PromptColumnName = "Prompt" + s.Suffix,
+                CompletionColumnName = "Completion" + s.Suffix,
+                Seed = s.Seed,
+                Progress = s.Progress,
+                CancellationToken = s.CancellationToken,
+            }),
             _ => throw new ArgumentOutOfRangeException(nameof(stage)),
         };
     }
@@ -137,7 +170,9 @@ internal static class Stages
         Stage.Gpt => "GptTrainer",
         Stage.FineTuning => "SupervisedFineTuningTrainer",
         Stage.RewardModel => "RewardModelTrainer",
-        _ => "PpoTrainer",
+        Stage.Ppo => "PpoTrainer",
+        Stage.Grpo => "GrpoTrainer",
+        _ => "RlooTrainer",
     };
 
     public static string ProgressName(this Stage stage) => stage switch
@@ -145,7 +180,9 @@ internal static class Stages
         Stage.Gpt => "GPT",
         Stage.FineTuning => "SFT",
         Stage.RewardModel => "Reward model",
-        _ => "PPO",
+        Stage.Ppo => "PPO",
+        Stage.Grpo => "GRPO",
+        _ => "RLOO",
     };
 }
 

@@ -13,10 +13,10 @@ public sealed class TrainerDataTests : IDisposable
 
     public void Dispose() => Directory.Delete(_folder, recursive: true);
 
-    public static TheoryData<Stage, string, string> Inputs(bool ofPpoToo)
+    public static TheoryData<Stage, string, string> Inputs(bool ofOnlineToo)
     {
         var inputs = new TheoryData<Stage, string, string>();
-        foreach (var stage in Enum.GetValues<Stage>().Where(stage => ofPpoToo || stage != Stage.Ppo))
+        foreach (var stage in Enum.GetValues<Stage>().Where(stage => ofOnlineToo || !stage.IsOnline()))
         {
             foreach (var (column, role) in stage.Inputs())
                 inputs.Add(stage, column, role);
@@ -116,6 +116,8 @@ public sealed class TrainerDataTests : IDisposable
     [InlineData(Stage.FineTuning, "Prompt, Completion")]
     [InlineData(Stage.RewardModel, "Prompt, Chosen, Rejected")]
     [InlineData(Stage.Ppo, "Prompt")]
+    [InlineData(Stage.Grpo, "Prompt")]
+    [InlineData(Stage.Rloo, "Prompt")]
     public void Data_without_rows_is_an_error(Stage stage, string columns)
     {
         var data = Subset(stage, []);

@@ -29,6 +29,8 @@ public sealed class TrainingRunTests
     [InlineData(Stage.FineTuning)]
     [InlineData(Stage.RewardModel)]
     [InlineData(Stage.Ppo)]
+    [InlineData(Stage.Grpo)]
+    [InlineData(Stage.Rloo)]
     public void The_model_that_it_starts_from_stays_as_it_is(Stage stage)
     {
         var before = Tiny.Weights(Tiny.Model);

@@ -1,0 +1,61 @@
+using Microsoft.ML;
+using Microsoft.ML.Data;
+using Microsoft.ML.Runtime;
+using ML.Rlhf.Bridge;
+using ML.Rlhf.Torch.Training;
+
+namespace ML.Rlhf;
+
+/// <summary>
+/// Aligns a language model with a reward by group relative policy optimisation (Shao et al. 2024): an answer is as good as its score stands
+/// out among several answers to the same prompt. PPO without a value function; the KL penalty is a term of the loss.
+/// </summary>
+/// <remarks>
+/// | | |
+/// |-|-|
+/// | Task | reinforcement learning: answers that score higher become more likely |
+/// | Input | a text column of prompts, without answers |
+/// | Output | <see cref="TextGenerationTransformer"/>: a text column with the completion |
+/// | Reward | a reward model, any fitted transformer with a score column, or a function |
+/// | Networks in memory | policy and reference (each the size of the model), and the reward |
+/// | The given models | are copied and stay as they are |
+/// </remarks>
+public sealed class GrpoTrainer : IEstimator<TextGenerationTransformer>
+{
+    private readonly TrainerHost _host;
+    private readonly TextGenerationTransformer _model;
+    private readonly Reward _reward;
+    private readonly GrpoOptions _options;
+
+    internal GrpoTrainer(IHostEnvironment environment, TextGenerationTransformer model, Reward reward, GrpoOptions options)
+    {
+        options.Validate();
+        PolicyFit.RequireRoom(options, model);
+        _host = new TrainerHost(environment, nameof(GrpoTrainer));
+        _model = model;
+        _reward = reward;
+        _options = options;
+    }
+
+    /// <summary>The columns of the prompts and the completion.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">There is no such text column.</exception>
+    public SchemaShape GetOutputSchema(SchemaShape inputSchema)
+    {
+        ArgumentNullException.ThrowIfNull(inputSchema);
+        TextColumns.RequireText(_host.Host, inputSchema, "prompt", _options.PromptColumnName);
+        return Schemas.With(inputSchema, Schemas.Column(_options.CompletionColumnName, TextDataViewType.Instance));
+    }
+
+    /// <summary>Trains a copy of the model on its own answers to the prompts.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">There is no such text column.</exception>
+    /// <exception cref="ArgumentException">The reward does not fit the model or the columns.</exception>
+    /// <exception cref="InvalidOperationException">There are no prompts that fit the model, or the reward gave a number that is not
+    /// finite.</exception>
+    /// <exception cref="OperationCanceledException">The run was stopped.</exception>
+    public TextGenerationTransformer Fit(IDataView input)
+    {
+        ArgumentNullException.ThrowIfNull(input);
+        return PolicyFit.Train(_host, "GRPO", _model, _reward, _options, input, (policy, reference, scorer, prompts, run) =>
+            new GrpoTraining(policy, reference, scorer, _model.Tokenizer.EndOfText, _options, run).Run(prompts));
+    }
+}

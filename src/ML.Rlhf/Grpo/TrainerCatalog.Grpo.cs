@@ -1,0 +1,61 @@
+using Microsoft.ML;
+
+namespace ML.Rlhf;
+
+public sealed partial class TrainerCatalog
+{
+    /// <summary>Aligns a model with a fitted reward by group relative policy optimisation.</summary>
+    /// <param name="model">The model to start from, after step 1; it is copied, and the copy is held near it.</param>
+    /// <param name="reward">
+    /// A reward model (<see cref="RewardTransformer"/>), or any fitted transformer that reads the text columns <c>Prompt</c>,
+    /// <c>Completion</c> or <c>Text</c> (the completion) and gives a column <c>Score</c>.
+    /// </param>
+    /// <param name="promptColumnName">The text column of prompts.</param>
+    /// <param name="klCoefficient">β: what a nat of divergence from the model costs per token, where advantages have deviation 1.</param>
+    /// <param name="episodes">Answers to learn from.</param>
+    public GrpoTrainer Grpo(
+        TextGenerationTransformer model, ITransformer reward, string promptColumnName = TextGenerationTransformer.DefaultPromptColumn,
+        double klCoefficient = 0.04, int episodes = 10_000) =>
+        Grpo(model, reward, new GrpoOptions { PromptColumnName = promptColumnName, KlCoefficient = klCoefficient, Episodes = episodes });
+
+    /// <summary>Aligns a model with a fitted reward by group relative policy optimisation.</summary>
+    /// <param name="model">The model to start from, after step 1; it is copied, and the copy is held near it.</param>
+    /// <param name="reward">A reward model, or any fitted transformer with a column <c>Score</c>.</param>
+    /// <param name="options">All that can be chosen.</param>
+    /// <exception cref="ArgumentException">Values are out of their ranges; the message lists each one.</exception>
+    public GrpoTrainer Grpo(TextGenerationTransformer model, ITransformer reward, GrpoOptions options) =>
+        Grpo(model, new RewardCatalog(_context).FromTransformer(reward), options);
+
+    /// <summary>Aligns a model with a rule by group relative policy optimisation.</summary>
+    /// <param name="model">The model to start from; it is copied, and the copy is held near it.</param>
+    /// <param name="reward">From prompt and completion to a finite score; higher is better.</param>
+    /// <param name="promptColumnName">The text column of prompts.</param>
+    /// <param name="klCoefficient">β: what a nat of divergence from the model costs per token, where advantages have deviation 1.</param>
+    /// <param name="episodes">Answers to learn from.</param>
+    public GrpoTrainer Grpo(
+        TextGenerationTransformer model, Func<string, string, float> reward,
+        string promptColumnName = TextGenerationTransformer.DefaultPromptColumn,
+        double klCoefficient = 0.04, int episodes = 10_000) =>
+        Grpo(model, reward, new GrpoOptions { PromptColumnName = promptColumnName, KlCoefficient = klCoefficient, Episodes = episodes });
+
+    /// <summary>Aligns a model with a rule by group relative policy optimisation.</summary>
+    /// <param name="model">The model to start from; it is copied, and the copy is held near it.</param>
+    /// <param name="reward">From prompt and completion to a finite score; higher is better.</param>
+    /// <param name="options">All that can be chosen.</param>
+    /// <exception cref="ArgumentException">Values are out of their ranges; the message lists each one.</exception>
+    public GrpoTrainer Grpo(TextGenerationTransformer model, Func<string, string, float> reward, GrpoOptions options) =>
+        Grpo(model, new RewardCatalog(_context).FromFunction(reward), options);
+
+    /// <summary>Aligns a model with any reward of <see cref="RlhfCatalog.Rewards"/>, a weighted sum of several among them.</summary>
+    /// <param name="model">The model to start from; it is copied, and the copy is held near it.</param>
+    /// <param name="reward">What scores the answers.</param>
+    /// <param name="options">All that can be chosen.</param>
+    /// <exception cref="ArgumentException">Values are out of their ranges; the message lists each one.</exception>
+    public GrpoTrainer Grpo(TextGenerationTransformer model, Reward reward, GrpoOptions options)
+    {
+        ArgumentNullException.ThrowIfNull(model);
+        ArgumentNullException.ThrowIfNull(reward);
+        ArgumentNullException.ThrowIfNull(options);
+        return new GrpoTrainer(_context, model, reward, options);
+    }
+}
