@@ -49,10 +49,10 @@ internal sealed class GrpoTraining(
                     run.ThrowIfCanceled();
                     optimizer.ZeroGradients();
                     AccumulateGradients(rollout, rows, tokensPerStep, statistics);
-                    if (statistics.Steps > 0 && statistics.StepKl > options.MaxUpdateKl)
+                    if (statistics.StepKl > options.MaxUpdateKl)
                         break;
                     norm = optimizer.Step(learningRate);
-                    statistics.EndStep();
+                    statistics.OptimizerSteps++;
                 }
             }
 
@@ -118,5 +118,6 @@ internal sealed class GrpoTraining(
                 loss, policyLoss, ratio, logProbs - oldLogProbs,
                 PpoLoss.PolicyIsClipped(ratio, advantages, options.ClipRange, options.ClipRangeHigh), episodes.Mask, tokens);
         }
+        statistics.EndStep();
     }
 }

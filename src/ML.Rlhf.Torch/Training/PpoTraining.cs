@@ -52,7 +52,8 @@ internal sealed class PpoTraining(
                 var rollout = Evaluate(episodes, scores, statistics);
 
                 // 3. Several passes over the episodes in minibatches, in a fresh order each.
-                foreach (int[] rows in Minibatches(episodes.Length, ref shuffles))
+                foreach (int[] rows in Batches.Minibatches(
+                    episodes.Length, options.EpochsPerUpdate, options.MinibatchesPerEpoch, ref shuffles))
                 {
                     run.ThrowIfCanceled();
                     policyOptimizer.ZeroGradients();
@@ -168,15 +169,6 @@ internal sealed class PpoTraining(
         var states = episodes.States(policy);                                                 // (b, R, C)
         var values = _sharedTrunk ? value.Head(states) * episodes.Mask : episodes.Values(value);
         return (EpisodeBatch.Logits(policy, states, options.Temperature).MoveToOuterDisposeScope(), values.MoveToOuterDisposeScope());
-    }
-
-    /// <summary>The rows of each optimiser step of an update.</summary>
-    private List<int[]> Minibatches(int episodes, ref RandomStream shuffles)
-    {
-        List<int[]> minibatches = [];
-        for (int epoch = 0; epoch < options.EpochsPerUpdate; epoch++)
-            minibatches.AddRange(Batches.Parts(shuffles.Permutation(episodes), options.MinibatchesPerEpoch));
-        return minibatches;
     }
 
     private IEnumerable<int[]> MicroBatches(int[] rows) => rows.Chunk(options.MicroBatchSize ?? rows.Length);

@@ -47,10 +47,10 @@ internal sealed class RlooTraining(
                     run.ThrowIfCanceled();
                     optimizer.ZeroGradients();
                     AccumulateGradients(rollout, rows, statistics);
-                    if (statistics.Steps > 0 && statistics.StepKl > options.MaxUpdateKl)
+                    if (statistics.StepKl > options.MaxUpdateKl)
                         break;
                     norm = optimizer.Step(learningRate);
-                    statistics.EndStep();
+                    statistics.OptimizerSteps++;
                 }
             }
 
@@ -106,5 +106,6 @@ internal sealed class RlooTraining(
                 loss, loss, ratio.expand_as(mask), logProbs - oldLogProbs,
                 PpoLoss.PolicyIsClipped(ratio, advantages, options.ClipRange, options.ClipRangeHigh).expand_as(mask), mask, tokens);
         }
+        statistics.EndStep();
     }
 }

@@ -3,7 +3,7 @@ using Microsoft.ML;
 namespace ML.Rlhf;
 
 /// <summary>Options of <see cref="PpoTrainer"/>.</summary>
-public sealed record PpoOptions : PpoHyperparameters
+public sealed record PpoOptions : PpoHyperparameters, IPolicyColumns
 {
     /// <summary>The text column of prompts, in training and afterwards.</summary>
     public string PromptColumnName { get; init; } = TextGenerationTransformer.DefaultPromptColumn;

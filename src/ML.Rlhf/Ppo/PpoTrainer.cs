@@ -32,11 +32,7 @@ public sealed class PpoTrainer : IEstimator<TextGenerationTransformer>
     internal PpoTrainer(IHostEnvironment environment, TextGenerationTransformer model, Reward reward, PpoOptions options)
     {
         options.Validate();
-        if (options.MaxResponseTokens >= model.Architecture.ContextLength)
-            throw new ArgumentException(
-                $"{nameof(PpoOptions)}: {nameof(PpoOptions.MaxResponseTokens)} is {options.MaxResponseTokens}, but the model's context " +
-                $"is {model.Architecture.ContextLength} tokens and must hold the prompt too. Lower it, or use a model with a longer " +
-                "context.");
+        PolicyFit.RequireRoom(options, model);
         _host = new TrainerHost(environment, nameof(PpoTrainer));
         _model = model;
         _reward = reward;
@@ -61,30 +57,15 @@ public sealed class PpoTrainer : IEstimator<TextGenerationTransformer>
     public TextGenerationTransformer Fit(IDataView input)
     {
         ArgumentNullException.ThrowIfNull(input);
-        TextColumns.RequireText(_host.Host, input.Schema, "prompt", _options.PromptColumnName);
         if (_options.PretrainingData is { } text)
             TextColumns.RequireText(_host.Host, text.Schema, "pretraining text", _options.PretrainingTextColumnName);
-        return _host.Train("PPO", _options, run =>
+        return PolicyFit.Train(_host, "PPO", _model, _reward, _options, input, (policy, reference, scorer, prompts, run) =>
         {
-            var scorer = _reward.CreateScorer(_model);
-            var prompts = Tokenization.Prompts(
-                input, _options.PromptColumnName, _model.Tokenizer, _model.Architecture.ContextLength, _options.MaxResponseTokens, run.Warn,
-                _options.CancellationToken);
-            run.Log($"{prompts.Count} prompts, {_options.Episodes} episodes.");
-
             var pretraining = _options.PretrainingData is { } corpus
                 ? Tokenization.Documents(corpus, _options.PretrainingTextColumnName, _model.Tokenizer, _options.CancellationToken)
                 : null;
-
-            using var reference = _model.Gpt.Clone().to(run.Device);
-            return LanguageModel.Build(
-                _model.Gpt.Clone().to(run.Device), _model.Tokenizer, _model.Architecture,
-                policy => WithValueFunction(policy, run.Device, value =>
-                    new PpoTraining(policy, value, reference, scorer, _model.Tokenizer.EndOfText, _options, run)
-                        .Run(prompts, pretraining)),
-                model => new TextGenerationTransformer(
-                    _host.Environment, model, _options.PromptColumnName, _options.CompletionColumnName,
-                    _options.Sampling ?? _model.Sampling));
+            WithValueFunction(policy, run.Device, value =>
+                new PpoTraining(policy, value, reference, scorer, _model.Tokenizer.EndOfText, _options, run).Run(prompts, pretraining));
         });
     }
 

@@ -140,8 +140,7 @@ public class GroupTrainingTests
 
         Assert.Equal(8, new TinyGroup(options with { MaxUpdateKl = 1e9 }).Run().Updates.Single().OptimizerSteps);
         Assert.Equal((1, 1), (ended.Updates.Single().OptimizerSteps, single.Updates.Single().OptimizerSteps));
-        Assert.Equal(single.Updates.Single().Loss, ended.Updates.Single().Loss);
-        Assert.Equal(single.Updates.Single().ApproximateKl, ended.Updates.Single().ApproximateKl);
+        Assert.True(ended.Updates.Single().ApproximateKl > 0); // the step that was left out is what was measured
         Assert.All(single.Policy.named_parameters(), p => Close.Assert(p.parameter, ended.Policy.get_parameter(p.name)!, what: p.name));
     }
 
@@ -192,7 +191,6 @@ public class GroupTrainingTests
         var statistics = new UpdateStatistics();
 
         training.AccumulateGradients(rollout, rows, tokensPerStep, statistics);
-        statistics.EndStep();
 
         double[] advantages = [.. scores.Chunk(4).SelectMany(group => group.Select(score => (score - group.Average()) / (scaling switch
         {
@@ -256,7 +254,6 @@ public class GroupTrainingTests
         var statistics = new UpdateStatistics();
 
         training.AccumulateGradients(rollout, rows, statistics);
-        statistics.EndStep();
 
         double[] advantages = [.. rewards.Chunk(4).SelectMany(group => group.Select(reward => reward - (group.Sum() - reward) / 3))];
         if (normalize)
