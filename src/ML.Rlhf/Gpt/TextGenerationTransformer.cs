@@ -110,13 +110,29 @@ public sealed class TextGenerationTransformer : ITransformer, IDisposable, IMode
             .Select((s, i) => new Episode(tokens[i], s.Tokens, s.LogProbabilities, s.Ended))];
     }
 
-    private SampledTokens[] Sample(int[][] prompts, SamplingOptions sampling, CancellationToken cancellationToken)
+    /// <summary>
+    /// Several answers to each prompt, in tokens, drawn with <see cref="Sampling"/>. Those to one prompt stand side by side, and the first
+    /// of them is what <see cref="Generate(IReadOnlyList{string}, SamplingOptions?, CancellationToken)"/> gives.
+    /// </summary>
+    internal Episode[] SampleEpisodes(IReadOnlyList<string> prompts, int answersPerPrompt, CancellationToken cancellationToken = default)
+    {
+        int[][] tokens = [.. prompts.SelectMany(prompt => Enumerable.Repeat(EncodePrompt(prompt, Sampling), answersPerPrompt))];
+        return [.. Sample(tokens, Sampling, cancellationToken, answersPerPrompt)
+            .Select((s, i) => new Episode(tokens[i], s.Tokens, s.LogProbabilities, s.Ended))];
+    }
+
+    /// <summary>Whether a prompt leaves room for an answer, or may be cut until it does.</summary>
+    internal bool HasRoom(string prompt) =>
+        Sampling.TruncatePrompts || Tokenization.EncodePrompt(Tokenizer, prompt).Length < Architecture.ContextLength;
+
+    private SampledTokens[] Sample(
+        int[][] prompts, SamplingOptions sampling, CancellationToken cancellationToken, int answersPerPrompt = 1)
     {
         var results = new SampledTokens[prompts.Length];
         foreach (int[] rows in Batches.ByLength(prompts.Length, BatchSize, i => prompts[i].Length))
         {
             int[][] batch = [.. rows.Select(i => prompts[i])];
-            RandomStream[] streams = [.. batch.Select(prompt => RandomnessOf(prompt, sampling.Seed))];
+            RandomStream[] streams = [.. rows.Select(i => RandomnessOf(prompts[i], sampling.Seed, i % answersPerPrompt))];
             var sampled = Sampler.Generate(Gpt, batch, streams, Tokenizer.EndOfText, sampling,
                 checkCanceled: cancellationToken.ThrowIfCancellationRequested);
             for (int i = 0; i < rows.Length; i++)
@@ -201,13 +217,19 @@ public sealed class TextGenerationTransformer : ITransformer, IDisposable, IMode
             nameof(prompt)));
     }
 
-    /// <summary>The randomness of one completion depends on its prompt and the seed, and on nothing else.</summary>
-    private static RandomStream RandomnessOf(int[] prompt, int seed)
+    /// <summary>
+    /// The randomness of a completion depends on its prompt, the seed and which answer to the prompt it is, and on nothing else. The seeds
+    /// of later answers are drawn, not counted: a neighbouring seed has other answers throughout.
+    /// </summary>
+    private static RandomStream RandomnessOf(int[] prompt, int seed, int answer = 0)
     {
         ulong key = 14695981039346656037; // FNV-1a: string.GetHashCode differs from process to process
         foreach (int token in prompt)
             key = (key ^ (uint)token) * 1099511628211;
-        return new RandomStream(unchecked((ulong)seed), key);
+        ulong answerSeed = unchecked((ulong)seed);
+        if (answer > 0)
+            answerSeed = new RandomStream(answerSeed, (ulong)answer).NextUInt64();
+        return new RandomStream(answerSeed, key);
     }
 
     /// <summary>True: a row of the output needs one row of the input.</summary>
@@ -229,11 +251,11 @@ public sealed class TextGenerationTransformer : ITransformer, IDisposable, IMode
     /// <exception cref="ArgumentOutOfRangeException">There is no such text column.</exception>
     public IRowToRowMapper GetRowToRowMapper(DataViewSchema inputSchema) => Column(inputSchema).Map(inputSchema);
 
-    private BatchedColumn<ReadOnlyMemory<char>> Column(DataViewSchema inputSchema)
+    private BatchedColumns<ReadOnlyMemory<char>> Column(DataViewSchema inputSchema)
     {
         ArgumentNullException.ThrowIfNull(inputSchema);
         TextColumns.RequireText(_environment, inputSchema, "prompt", PromptColumnName);
-        return new BatchedColumn<ReadOnlyMemory<char>>(
+        return new BatchedColumns<ReadOnlyMemory<char>>(
             CompletionColumnName, TextDataViewType.Instance, [PromptColumnName], BatchSize,
             rows => [.. Generate([.. rows.Select(row => row[0])]).Select(completion => completion.AsMemory())]);
     }

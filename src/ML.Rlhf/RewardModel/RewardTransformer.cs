@@ -64,6 +64,10 @@ public sealed class RewardTransformer : ITransformer, IDisposable, IModelCompone
 
     internal ScalarGpt Scalar => _model.Module;
 
+    /// <summary>The same model once more. It shares the weights; each of the two is disposed on its own.</summary>
+    internal RewardTransformer Share() =>
+        new(_environment, _model.Share(), PromptColumnName, CompletionColumnName, _chosenColumnName, ScoreColumnName);
+
     /// <summary>Scores one answer.</summary>
     /// <param name="prompt">The prompt; may be empty.</param>
     /// <param name="completion">The answer; an empty one is scored too.</param>
@@ -84,11 +88,15 @@ public sealed class RewardTransformer : ITransformer, IDisposable, IModelCompone
         return Array.ConvertAll(RewardScoring.Score(Scalar, sequences), score => (float)score);
     }
 
-    private int[] Encode(string prompt, string completion)
+    /// <param name="prompt">The prompt.</param>
+    /// <param name="completion">Its answer.</param>
+    /// <param name="ended">Whether the answer is over; one that was cut off has no end token.</param>
+    internal int[] Encode(string prompt, string completion, bool ended = true)
     {
         ArgumentNullException.ThrowIfNull(prompt);
         ArgumentNullException.ThrowIfNull(completion);
-        int[] tokens = [.. Tokenization.EncodePrompt(Tokenizer, prompt), .. Tokenizer.Encode(completion), Tokenizer.EndOfText];
+        int[] end = ended ? [Tokenizer.EndOfText] : [];
+        int[] tokens = [.. Tokenization.EncodePrompt(Tokenizer, prompt), .. Tokenizer.Encode(completion), .. end];
         return tokens.Length <= Architecture.ContextLength
             ? tokens
             : throw _environment.Process(new ArgumentException(
@@ -116,7 +124,7 @@ public sealed class RewardTransformer : ITransformer, IDisposable, IModelCompone
     /// <exception cref="ArgumentOutOfRangeException">There is no such text column.</exception>
     public IRowToRowMapper GetRowToRowMapper(DataViewSchema inputSchema) => Column(inputSchema).Map(inputSchema);
 
-    private BatchedColumn<float> Column(DataViewSchema inputSchema)
+    private BatchedColumns<float> Column(DataViewSchema inputSchema)
     {
         ArgumentNullException.ThrowIfNull(inputSchema);
         bool preferences = inputSchema.GetColumnOrNull(CompletionColumnName) is null
@@ -124,12 +132,12 @@ public sealed class RewardTransformer : ITransformer, IDisposable, IModelCompone
         string completion = preferences ? _chosenColumnName : CompletionColumnName;
         TextColumns.RequireText(_environment, inputSchema, "prompt", PromptColumnName);
         TextColumns.RequireText(_environment, inputSchema, "completion", completion);
-        return new BatchedColumn<float>(
+        return new BatchedColumns<float>(
             ScoreColumnName, NumberDataViewType.Single, [PromptColumnName, completion], BatchSize,
             rows => Score([.. rows.Select(row => (row[0], row[1]))]));
     }
 
-    /// <summary>Frees the weights.</summary>
+    /// <summary>Frees the weights, unless another transformer shares them.</summary>
     public void Dispose() => _model.Dispose();
 
     static string IModelComponent<RewardTransformer>.Id => "Reward";

@@ -1,6 +1,7 @@
 using Microsoft.ML;
 using Microsoft.ML.Data;
 using Microsoft.ML.Runtime;
+using ML.Rlhf.Bridge;
 using ML.Rlhf.Torch.Modules;
 using ML.Rlhf.Torch.Training;
 
@@ -70,17 +71,17 @@ internal sealed class SumReward(IReadOnlyList<(Reward Reward, double Weight)> pa
 }
 
 /// <summary>A reward model of this pack, or any fitted transformer that reads text and gives a number.</summary>
-internal sealed class TransformerReward(MLContext ml, ITransformer reward, string scoreColumn) : Reward
+internal sealed class TransformerReward(IHostEnvironment environment, ITransformer reward, string scoreColumn) : Reward
 {
     internal override EpisodeScorer CreateScorer(TextGenerationTransformer policy) =>
-        OwnModel(policy) is { } own ? ScoreTokens(own, policy) : ScoreTexts(policy);
+        reward is not RewardTransformer own ? ScoreTexts(policy)
+        : own.Tokenizer.Equals(policy.Tokenizer) ? ScoreTokens(own, policy)
+        : ScoreNewTokens(own, policy);
 
-    internal override ScalarGpt? ValueSource(TextGenerationTransformer policy) => OwnModel(policy)?.Scalar;
+    internal override ScalarGpt? ValueSource(TextGenerationTransformer policy) =>
+        reward is RewardTransformer own && own.Tokenizer.Equals(policy.Tokenizer) ? own.Scalar : null;
 
-    /// <summary>A reward model of this pack with the policy's tokenizer: it scores the very tokens that were sampled.</summary>
-    private RewardTransformer? OwnModel(TextGenerationTransformer policy) =>
-        reward is RewardTransformer own && own.Tokenizer.Equals(policy.Tokenizer) ? own : null;
-
+    /// <summary>A reward model of this pack with the policy's tokenizer scores the very tokens that were sampled.</summary>
     private static EpisodeScorer ScoreTokens(RewardTransformer own, TextGenerationTransformer policy)
     {
         if (own.Architecture.ContextLength < policy.Architecture.ContextLength)
@@ -96,13 +97,25 @@ internal sealed class TransformerReward(MLContext ml, ITransformer reward, strin
         };
     }
 
+    /// <summary>
+    /// One with another tokenizer scores the same texts, in its own tokens. It sees an end where the policy ended, as the one above does.
+    /// </summary>
+    private static EpisodeScorer ScoreNewTokens(RewardTransformer own, TextGenerationTransformer policy) => episodes =>
+    {
+        var sequences = new TokenSequences();
+        foreach (var episode in episodes)
+            sequences.Add(own.Encode(policy.Tokenizer.Decode(episode.Prompt), policy.Tokenizer.Decode(episode.Response), episode.Ended));
+        return RewardScoring.Score(own.Scalar, sequences);
+    };
+
     private EpisodeScorer ScoreTexts(TextGenerationTransformer policy)
     {
         RequireScore();
         return episodes =>
         {
             var rows = episodes.Select(e => (Prompt: policy.Tokenizer.Decode(e.Prompt), Completion: policy.Tokenizer.Decode(e.Response)));
-            var scored = reward.Transform(ml.Data.LoadFromEnumerable(
+            var scored = reward.Transform(InMemoryData.Of(
+                environment,
                 rows.Select(r => new RewardInput { Prompt = r.Prompt, Completion = r.Completion, Text = r.Completion }).ToArray()));
             return ReadScores(scored, scored.Schema[scoreColumn]);
         };
@@ -111,7 +124,6 @@ internal sealed class TransformerReward(MLContext ml, ITransformer reward, strin
     /// <summary>Reports at the start, and not after the first rollout, what does not fit.</summary>
     private void RequireScore()
     {
-        IHostEnvironment environment = ml;
         const string Fix = "Name the column that holds the score: ml.Rlhf().Rewards.FromTransformer(reward, \"…\")";
         if (!reward.IsRowToRowMapper)
             throw environment.Process(new ArgumentException(
@@ -119,7 +131,7 @@ internal sealed class TransformerReward(MLContext ml, ITransformer reward, strin
         DataViewSchema schema;
         try
         {
-            schema = reward.GetOutputSchema(ml.Data.LoadFromEnumerable(Array.Empty<RewardInput>()).Schema);
+            schema = reward.GetOutputSchema(InMemoryData.Of(environment, Array.Empty<RewardInput>()).Schema);
         }
         catch (ArgumentException e)
         {
