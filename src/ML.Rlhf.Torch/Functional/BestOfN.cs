@@ -16,4 +16,37 @@ public static class BestOfN
         ArgumentOutOfRangeException.ThrowIfLessThan(n, 1);
         return Math.Log(n) - (n - 1.0) / n;
     }
+
+    /// <summary>
+    /// The mean value of the answer that scores best among n, over all subsets of n of N answers, without making them: the i-th lowest
+    /// score is the best of C(i − 1, n − 1) of the C(N, n) subsets, so that
+    /// Σ_i C(i − 1, n − 1)/C(N, n)·v_(i) is an unbiased estimate for best-of-n (Nakano et al. 2021, arXiv 2112.09332; Hilton and Gao 2022,
+    /// "Measuring Goodhart's law"). Answers with equal scores are taken equally often.
+    /// </summary>
+    /// <param name="scores">What the best is chosen by: the proxy.</param>
+    /// <param name="values">
+    /// What the chosen one is worth, in the order of the scores. The scores themselves give the proxy's own mean.
+    /// </param>
+    /// <param name="n">From 1, the mean of all values, to N, the value of the best.</param>
+    /// <exception cref="ArgumentException">There are not as many values as scores, or n is out of its range.</exception>
+    internal static double Expectation(IReadOnlyList<double> scores, IReadOnlyList<double> values, int n)
+    {
+        if (scores.Count != values.Count)
+            throw new ArgumentException($"There are {scores.Count} scores, but {values.Count} values; each answer needs both.");
+        if (n < 1 || n > scores.Count)
+            throw new ArgumentException($"n is {n}, but must be at least 1 and at most the number of answers, {scores.Count}.", nameof(n));
+        double mean = 0, weight = n / (double)scores.Count; // that of the best: C(N − 1, n − 1)/C(N, n)
+        int rank = scores.Count;
+        foreach (var tied in Enumerable.Range(0, scores.Count).GroupBy(i => scores[i]).OrderByDescending(group => group.Key))
+        {
+            double tiedValue = tied.Average(i => values[i]);
+            foreach (int _ in tied)
+            {
+                mean += weight * tiedValue;
+                rank--;
+                weight *= rank == 0 ? 0 : (rank + 1 - n) / (double)rank; // C(i − 2, n − 1)/C(i − 1, n − 1) = (i − n)/(i − 1)
+            }
+        }
+        return mean;
+    }
 }

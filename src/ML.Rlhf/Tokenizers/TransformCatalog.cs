@@ -3,7 +3,7 @@ using Microsoft.ML;
 namespace ML.Rlhf;
 
 /// <summary>Data transformations of this pack, to put into a pipeline of ML.NET.</summary>
-public sealed class TransformCatalog
+public sealed partial class TransformCatalog
 {
     private readonly MLContext _context;
 
