@@ -15,7 +15,7 @@ public static class RlhfExtensions
 }
 
 /// <summary>Trainers, tokenizers and evaluation for language models. Get one from <see cref="RlhfExtensions.Rlhf"/>.</summary>
-public sealed class RlhfCatalog
+public sealed partial class RlhfCatalog
 {
     private readonly MLContext _context;
 

@@ -87,7 +87,7 @@ public sealed class BestOfNTransformer : ITransformer, IDisposable, IModelCompon
     /// How far this policy is from the one that it draws from: ln n − (n − 1)/n, in nats. Where the same answer or score can be drawn
     /// twice, the divergence is at most this.
     /// </summary>
-    public double Kl => BestOfNDivergence.Nats(N);
+    public double Kl => BestOfN.KlBound(N);
 
     /// <summary>The text column that is answered: the policy's.</summary>
     public string PromptColumnName => _policy.PromptColumnName;

@@ -92,6 +92,18 @@ internal static class Tokenization
         return prompts.Count > 0 ? prompts : throw NoRows(data, rows, "prompts");
     }
 
+    /// <summary>Prompts, as texts, that leave room for an answer of each of some models.</summary>
+    public static string[] PromptTexts(
+        IDataView data, string promptColumn, IReadOnlyList<TextGenerationTransformer> models, Action<string> warn)
+    {
+        string[] rows = [.. TextColumns.Read(data, [promptColumn]).Select(row => row[0])];
+        string[] prompts = [.. rows.Where(prompt => models.All(model => model.HasRoom(prompt)))];
+        if (prompts.Length < rows.Length)
+            warn($"{rows.Length - prompts.Length} of {rows.Length} prompts fill a model's context, and were left out. Shorten them, or " +
+                $"set {nameof(SamplingOptions)}.{nameof(SamplingOptions.TruncatePrompts)} to keep their ends.");
+        return prompts.Length > 0 ? prompts : throw NoRows(data, rows.Length, "prompts");
+    }
+
     /// <summary>The tokens of a prompt. A model continues at least one token, so an empty prompt is the end of the text before.</summary>
     public static int[] EncodePrompt(TextTokenizer tokenizer, string prompt) =>
         tokenizer.Encode(prompt) is { Length: > 0 } tokens ? tokens : [tokenizer.EndOfText];

@@ -44,14 +44,7 @@ internal static class Evaluation
         ArgumentNullException.ThrowIfNull(prompts);
         var host = Register(ml);
         TextColumns.RequireText(host, prompts.Schema, "prompt", promptColumn);
-        if (!policy.Tokenizer.Equals(reference.Tokenizer))
-            throw host.Process(new ArgumentException(
-                $"The policy has a {policy.Tokenizer}, but the reference has another {reference.Tokenizer}: their tokens cannot be " +
-                "compared. Compare a policy with the model that it was trained from.", nameof(reference)));
-        if (policy.Sampling.Alterations is { Count: > 0 } alterations)
-            throw host.Process(new ArgumentException(
-                $"The policy samples with {string.Join(", ", alterations)}, so its answers are not drawn from the distribution whose " +
-                "divergence is measured. Pass policy.WithSampling(new SamplingOptions { … }) without.", nameof(policy)));
+        RequireDivergence(host, policy, reference);
         using var channel = host.Start("Evaluating a policy");
         var rows = Tokenization.Prompts(
             prompts, promptColumn, policy.Tokenizer, policy.Architecture.ContextLength, responseTokens: 1, channel.WarningLine,
@@ -64,6 +57,19 @@ internal static class Evaluation
             ResponseLength = episodes.Average(e => e.Response.Length),
             EndRate = episodes.Average(e => e.Ended ? 1.0 : 0.0),
         };
+    }
+
+    /// <summary>Requires that the divergence of two models has a meaning and is finite.</summary>
+    public static void RequireDivergence(IHost host, TextGenerationTransformer policy, TextGenerationTransformer reference)
+    {
+        if (!policy.Tokenizer.Equals(reference.Tokenizer))
+            throw host.Process(new ArgumentException(
+                $"The policy has a {policy.Tokenizer}, but the reference has another {reference.Tokenizer}: their tokens cannot be " +
+                "compared. Compare a policy with the model that it was trained from.", nameof(reference)));
+        if (policy.Sampling.Alterations is { Count: > 0 } alterations)
+            throw host.Process(new ArgumentException(
+                $"The policy samples with {string.Join(", ", alterations)}, so its answers are not drawn from the distribution whose " +
+                "divergence is measured. Pass policy.WithSampling(new SamplingOptions { … }) without.", nameof(policy)));
     }
 
     public static RewardModelMetrics RewardModel(
@@ -101,5 +107,5 @@ internal static class Evaluation
     private static LanguageModelMetrics Metrics(LossTotal loss, long characters) =>
         new(loss.Mean, loss.Count, characters == 0 ? double.NaN : loss.Sum / Math.Log(2) / characters);
 
-    private static IHost Register(MLContext ml) => ((IHostEnvironment)ml).Register(nameof(Evaluation));
+    public static IHost Register(MLContext ml) => ((IHostEnvironment)ml).Register(nameof(Evaluation));
 }
