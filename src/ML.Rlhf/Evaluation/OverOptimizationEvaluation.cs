@@ -71,12 +71,12 @@ internal static class OverOptimizationEvaluation
                 double[] proxies = byProxy[start..(start + samples)], golds = byGold[start..(start + samples)];
                 for (int i = 0; i < n.Count; i++)
                 {
-                    bestProxy[i].Add(BestOfN.Expectation(proxies, proxies, n[i]));
-                    bestGold[i].Add(BestOfN.Expectation(proxies, golds, n[i]));
+                    bestProxy[i].Add(Torch.Functional.BestOfN.Expectation(proxies, proxies, n[i]));
+                    bestGold[i].Add(Torch.Functional.BestOfN.Expectation(proxies, golds, n[i]));
                 }
             }
         }
-        return [.. n.Select((value, i) => Point(value, BestOfN.KlBound(value), bestProxy[i], bestGold[i]))];
+        return [.. n.Select((value, i) => Point(value, Torch.Functional.BestOfN.KlBound(value), bestProxy[i], bestGold[i]))];
     }
 
     private static OverOptimizationPoint Point(int n, double kl, IReadOnlyList<double> proxy, IReadOnlyList<double> gold) => new()
