@@ -164,7 +164,7 @@ public sealed class OverOptimizationTests
         Assert.Throws<ArgumentOutOfRangeException>("samples", () => Rlhf.EvaluateBestOfN(Tiny.Model, Vowels, Length, Prompts, samples: 0));
         Assert.StartsWith("The policy samples with temperature 0, so all 64 answers to a prompt would be the same.",
             Assert.Throws<ArgumentException>(() => Rlhf.EvaluateBestOfN(greedy, Vowels, Length, Prompts)).Message);
-        Assert.StartsWith("The policy samples with temperature 0, top-k or top-p", Assert.Throws<ArgumentException>(
+        Assert.StartsWith("The policy samples with Temperature 0, so its answers", Assert.Throws<ArgumentException>(
             () => Rlhf.EvaluateOverOptimization(greedy, Tiny.Model, Vowels, Length, Prompts)).Message);
         Assert.Throws<ArgumentException>("reference", () => Rlhf.EvaluateOverOptimization(Tiny.Model, bytes, Vowels, Length, Prompts));
         Assert.StartsWith("The reward of an episode is NaN", Assert.Throws<InvalidOperationException>(() => Rlhf.EvaluateBestOfN(
