@@ -81,17 +81,30 @@ public sealed partial class RlhfCatalog
         Evaluation.Policy(_context, policy, reference, prompts, promptColumnName);
 
     /// <summary>
-    /// Measures how often a reward model agrees with people, beside a rule that only compares the lengths of the answers.
+    /// Measures how often a reward model agrees with people and whether it is as sure as it is right, beside a rule that only compares the
+    /// lengths of the answers.
     /// </summary>
     /// <param name="model">The reward model.</param>
-    /// <param name="data">Held-out preferences.</param>
+    /// <param name="data">Held-out preferences: pairs, or ranked answers.</param>
     /// <param name="promptColumnName">The text column of prompts.</param>
     /// <param name="chosenColumnName">The text column of preferred answers.</param>
     /// <param name="rejectedColumnName">The text column of the other answers.</param>
-    /// <exception cref="ArgumentOutOfRangeException">There is no such text column.</exception>
+    /// <param name="answersColumnName">The column with a vector of answers; null where preferences are pairs.</param>
+    /// <param name="ranksColumnName">The column with the places of a vector of answers, lower is better.</param>
+    /// <param name="ratingsColumnName">The column with their ratings instead, higher is better.</param>
+    /// <param name="weightColumnName">The column with a Single that says how sure the labeler was; null for none.</param>
+    /// <exception cref="ArgumentOutOfRangeException">There is no such column.</exception>
+    /// <exception cref="ArgumentException">Answers come without ranks and ratings, with both, or the other way round.</exception>
     /// <exception cref="InvalidOperationException">There are no preferences.</exception>
     public RewardModelMetrics EvaluateRewardModel(
         RewardTransformer model, IDataView data, string promptColumnName = TextGenerationTransformer.DefaultPromptColumn,
-        string chosenColumnName = "Chosen", string rejectedColumnName = "Rejected") =>
-        Evaluation.RewardModel(_context, model, data, promptColumnName, chosenColumnName, rejectedColumnName);
+        string chosenColumnName = "Chosen", string rejectedColumnName = "Rejected", string? answersColumnName = null,
+        string? ranksColumnName = null, string? ratingsColumnName = null, string? weightColumnName = null) =>
+        RewardModelEvaluation.Measure(_context, model, data, new RankingColumns(promptColumnName, chosenColumnName, rejectedColumnName)
+        {
+            Answers = answersColumnName,
+            Ranks = ranksColumnName,
+            Ratings = ratingsColumnName,
+            Weight = weightColumnName,
+        });
 }

@@ -59,7 +59,31 @@ internal static class TinyData
         return new CompletionData(sequences, prompts);
     }
 
-    public static PreferenceData Preferences(int rows, int seed = 0) => new(Completions(rows, seed + 1000), Completions(rows, seed + 2000));
+    /// <summary>Prompts with <paramref name="answers"/> answers each, from the best to the worst.</summary>
+    public static RankingData Rankings(int rows, int seed = 0, int answers = 2) => Ranked(
+        Completions(rows * answers, seed + 1000), [.. Enumerable.Range(0, rows).Select(_ => Enumerable.Range(0, answers).ToArray())]);
+
+    /// <summary>Prompts with 2 to 5 answers each, ties among them, and weights and margins of their own.</summary>
+    public static RankingData RaggedRankings(int rows, int seed = 0)
+    {
+        var random = new RandomStream((ulong)seed, key: 102);
+        var ranks = new int[rows][];
+        for (int row = 0; row < rows; row++)
+            ranks[row] = [1, 0, .. Enumerable.Range(0, row % 4).Select(_ => random.NextInt32(3))];
+        return Ranked(Completions(ranks.Sum(r => r.Length), seed + 1000), ranks) with
+        {
+            Weights = [.. ranks.Select((_, row) => 0.5f + row % 3)],
+            Margins = [.. ranks.Select((_, row) => 0.1f * (row % 5))],
+        };
+    }
+
+    /// <summary>Answers that stand one prompt after another, ranked.</summary>
+    public static RankingData Ranked(CompletionData answers, int[][] ranks)
+    {
+        int[] starts = [0, .. ranks.Select((_, row) => ranks.Take(row + 1).Sum(r => r.Length))];
+        double[] all = [.. ranks.SelectMany(r => r).Select(rank => (double)rank)];
+        return new RankingData(answers, starts, all, Weights: [.. ranks.Select(_ => 1f)], Margins: new float[ranks.Length]);
+    }
 
     public static TokenSequences Sequences(int rows, int length, int seed = 0)
     {

@@ -14,6 +14,12 @@ public sealed class ScalarGpt : Module
     /// <summary>The trunk.</summary>
     public Gpt Trunk => transformer;
 
+    /// <summary>What the head's number is multiplied with. 1 until <see cref="Normalize"/> changes it; it is not trained.</summary>
+    public double Gain { get; private set; } = 1;
+
+    /// <summary>What is added after that. 0 until <see cref="Normalize"/> changes it; it is not trained.</summary>
+    public double Bias { get; private set; }
+
     /// <summary>Puts a scalar head on a trunk, which from now on belongs to this module.</summary>
     /// <param name="trunk">The trunk; pass a <see cref="Gpt.Clone"/> to leave the original as it is.</param>
     /// <param name="generator">
@@ -37,7 +43,7 @@ public sealed class ScalarGpt : Module
         RegisterComponents();
     }
 
-    /// <summary>Scores every position.</summary>
+    /// <summary>Scores every position: <see cref="Gain"/>·head + <see cref="Bias"/>.</summary>
     /// <param name="ids">Token ids, int64 (B, T), padded on the right.</param>
     /// <returns>Scores (B, T).</returns>
     public Tensor Scores(Tensor ids)
@@ -52,27 +58,49 @@ public sealed class ScalarGpt : Module
     internal Tensor Head(Tensor hidden)
     {
         using var scope = NewDisposeScope();
-        return score.forward(hidden).squeeze(-1).MoveToOuterDisposeScope();
+        return (score.forward(hidden).squeeze(-1) * Gain + Bias).MoveToOuterDisposeScope();
     }
 
     /// <summary>Frees the head of a module whose trunk somebody else goes on using.</summary>
     internal void DisposeHead() => score.Dispose();
 
-    /// <summary>Changes the head so that it gives <c>gain·s + bias</c> where it gave <c>s</c>.</summary>
-    public void Rescale(double gain, double bias)
+    /// <summary>
+    /// Sets gain and bias. They stand beside the head, not in it: differences of what the head itself gives are log-odds
+    /// (Bradley and Terry), and remain known.
+    /// </summary>
+    /// <param name="gain">Finite and above 0.</param>
+    /// <param name="bias">Finite.</param>
+    /// <exception cref="ArgumentOutOfRangeException">A number is out of its range.</exception>
+    public void Normalize(double gain, double bias)
     {
-        using var noGrad = no_grad();
-        using var scope = NewDisposeScope();
-        score.weight!.mul_(gain);
-        score.bias!.mul_(gain).add_(bias);
+        if (!(gain > 0 && double.IsFinite(gain)))
+            throw new ArgumentOutOfRangeException(nameof(gain), gain, "The gain must be a finite number above 0.");
+        if (!double.IsFinite(bias))
+            throw new ArgumentOutOfRangeException(nameof(bias), bias, "The bias must be a finite number.");
+        (Gain, Bias) = (gain, bias);
     }
 
-    /// <summary>Copies trunk, head and mode. The copy shares no storage.</summary>
+    /// <summary>Copies trunk, head, gain, bias and mode. The copy shares no storage.</summary>
     public ScalarGpt Clone()
     {
-        var copy = new ScalarGpt(transformer.Clone(), generator: null);
+        var copy = new ScalarGpt(transformer.Clone(), generator: null) { Gain = Gain, Bias = Bias };
         copy.CopyWeightsFrom(this);
         copy.train(training);
+        return copy;
+    }
+
+    /// <summary>
+    /// A copy that gives the same numbers, with gain and bias in its head: where a value function starts from. Its numbers must be in the
+    /// unit of the scores from the beginning, and its head must learn at the rate that the optimiser says, not at Gain times that.
+    /// </summary>
+    internal ScalarGpt CloneAsValueFunction()
+    {
+        var copy = Clone();
+        using var noGrad = no_grad();
+        using var scope = NewDisposeScope();
+        copy.score.weight!.mul_(Gain);
+        copy.score.bias!.mul_(Gain).add_(Bias);
+        copy.Normalize(1, 0);
         return copy;
     }
 }

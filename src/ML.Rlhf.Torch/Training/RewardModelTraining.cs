@@ -1,10 +1,33 @@
 using ML.Rlhf.Torch.Functional;
+using ML.Rlhf.Torch.Generation;
 using ML.Rlhf.Torch.Modules;
 using TorchSharp;
 using static TorchSharp.torch;
 
 namespace ML.Rlhf
 {
+    /// <summary>
+    /// What the scores of a finished reward model are measured against. The loss knows differences of scores only, so their zero is
+    /// arbitrary; but PPO's KL coefficient and the score of an unfinished answer depend on it, and on the scale.
+    /// </summary>
+    public enum ScoreNormalization
+    {
+        /// <summary>Nothing: scores are as they were learned.</summary>
+        None,
+
+        /// <summary>The answers that the model was trained on: their scores get mean 0 and standard deviation 1.</summary>
+        TrainingAnswers,
+
+        /// <summary>Demonstrations: their scores get mean 0, and the scale stays as learned (Ouyang et al. 2022, section 3.5).</summary>
+        Demonstrations,
+
+        /// <summary>
+        /// Answers that the model which the reward model starts from samples: their scores get mean 0 and standard deviation 1
+        /// (Ziegler et al. 2019, section 2).
+        /// </summary>
+        PolicySamples,
+    }
+
     /// <summary>What reward-model training lets you choose (step 2 of InstructGPT).</summary>
     public abstract record RewardModelHyperparameters : OptimizationOptions
     {
@@ -14,20 +37,22 @@ namespace ML.Rlhf
         /// <value>At least 1. 1 by default: reward models overfit from the second pass on (Ouyang et al. 2022, appendix C.2).</value>
         public int Epochs { get; init; } = 1;
 
-        /// <summary>Pairs per step.</summary>
-        /// <value>At least 1. 32 by default.</value>
+        /// <summary>
+        /// Prompts per step, whatever the number of their answers; <see cref="OptimizationOptions.MicroBatchSize"/> counts prompts, too, and
+        /// all answers to them run through the model together.
+        /// </summary>
+        /// <value>At least 1. 32 by default; InstructGPT used 64 prompts of 4 to 9 answers.</value>
         public int BatchSize { get; init; } = 32;
 
-        /// <summary>Weight of (r_chosen + r_rejected)², which keeps rewards near 0.</summary>
+        /// <summary>Weight of the mean of (r_better + r_worse)² over the pairs of a prompt, which keeps rewards near 0.</summary>
         /// <value>At least 0. 0 by default; 0.01 is usual (Eisenstein et al. 2023).</value>
         public double CenteringCoefficient { get; init; }
 
         /// <summary>
-        /// Whether the finished model's scores are shifted and scaled to mean 0 and deviation 1 over the answers that it was trained on.
-        /// Gain and bias become part of the model. Without this, PPO's KL coefficient and its penalty for unfinished answers mean nothing.
+        /// What the finished model's scores are measured against. Gain and bias become part of the model, beside its head.
         /// </summary>
-        /// <value>True by default.</value>
-        public bool NormalizeScores { get; init; } = true;
+        /// <value><see cref="ScoreNormalization.TrainingAnswers"/> by default: it needs no other data.</value>
+        public ScoreNormalization Normalization { get; init; } = ScoreNormalization.TrainingAnswers;
 
         internal override void Check(OptionProblems problems)
         {
@@ -35,6 +60,8 @@ namespace ML.Rlhf
             problems.Require(Epochs >= 1, nameof(Epochs), Epochs, "at least 1");
             problems.Require(BatchSize >= 1, nameof(BatchSize), BatchSize, "at least 1");
             problems.Require(CenteringCoefficient >= 0, nameof(CenteringCoefficient), CenteringCoefficient, "at least 0");
+            problems.Require(Enum.IsDefined(Normalization), nameof(Normalization), Normalization,
+                "None, TrainingAnswers, Demonstrations or PolicySamples");
         }
     }
 }
@@ -42,38 +69,38 @@ namespace ML.Rlhf
 namespace ML.Rlhf.Torch.Training
 {
     /// <summary>
-    /// Reward modelling: score the answer that people preferred above the other (Ouyang et al. 2022, step 2, with pairs).
+    /// Reward modelling: score the answers to a prompt in the order in which people ranked them (Ouyang et al. 2022, step 2).
     /// </summary>
     internal static class RewardModelTraining
     {
         /// <param name="model">Trained in place.</param>
-        /// <param name="preferences">At least one pair.</param>
-        /// <param name="validation">Held-out pairs, measured after each epoch, or null.</param>
+        /// <param name="rankings">At least one prompt; every prompt has at least one pair.</param>
+        /// <param name="validation">Held-out rankings, measured after each epoch, or null.</param>
+        /// <param name="normalizationTexts">
+        /// At least one text that the finished model's scores are measured against: demonstrations or samples; null for the answers of
+        /// <paramref name="rankings"/>.
+        /// </param>
         /// <param name="options">Validated hyperparameters.</param>
         /// <param name="run">Device, randomness, progress.</param>
-        public static void Run(ScalarGpt model, PreferenceData preferences, PreferenceData? validation,
+        public static void Run(ScalarGpt model, RankingData rankings, RankingData? validation, TokenSequences? normalizationTexts,
             RewardModelHyperparameters options, TrainingRun run)
         {
             using var optimizer = new AdamW(options, model);
-            int stepsPerEpoch = Batches.Count(preferences.Count, options.BatchSize), totalSteps = stepsPerEpoch * options.Epochs, step = 0;
+            int stepsPerEpoch = Batches.Count(rankings.Count, options.BatchSize), totalSteps = stepsPerEpoch * options.Epochs, step = 0;
             LearningRateSchedule.WarnOfLongWarmup(options, totalSteps, run);
-            model.eval(); // no dropout: both answers of a pair go through the same network
+            model.eval(); // no dropout: all answers to a prompt go through the same network
 
-            foreach (int[] batch in Batches.Shuffled(preferences.Count, options.BatchSize, options.Epochs, new RandomStream(run.Seed)))
+            foreach (int[] batch in Batches.Shuffled(rankings.Count, options.BatchSize, options.Epochs, new RandomStream(run.Seed)))
             {
                 run.ThrowIfCanceled();
 
-                // 1. Mean loss over the pairs of the whole batch, one micro-batch after another.
+                // 1. Mean loss over the prompts of the whole batch, one micro-batch after another.
                 optimizer.ZeroGradients();
                 double loss = 0;
-                foreach (int[] part in batch.Chunk(options.MicroBatchSize ?? batch.Length))
+                foreach (int[] prompts in batch.Chunk(options.MicroBatchSize ?? batch.Length))
                 {
                     using var scope = NewDisposeScope();
-                    var (chosen, rejected) = PairScores(model, preferences, part);
-                    var perPair = PreferenceLoss.Pairwise(chosen, rejected);
-                    if (options.CenteringCoefficient > 0)
-                        perPair = perPair + options.CenteringCoefficient * PreferenceLoss.Centering(chosen, rejected);
-                    var mean = perPair.sum() / (double)batch.Length;
+                    var mean = Losses(model, rankings, prompts, options.CenteringCoefficient).sum() / (double)batch.Length;
                     mean.backward();
                     loss += mean.ToDouble();
                 }
@@ -84,49 +111,110 @@ namespace ML.Rlhf.Torch.Training
 
                 // 3. Measure after each epoch, and report.
                 step++;
-                run.CountTokens(batch.Sum(row =>
-                    (long)preferences.Chosen.Sequences.Length(row) + preferences.Rejected.Sequences.Length(row)));
+                run.CountTokens(batch.Sum(prompt => (long)rankings.TokenCount(prompt)));
                 bool measure = validation is not null && step % stepsPerEpoch == 0;
-                run.Report(step, totalSteps, loss, measure ? Loss(model, validation!) : null, learningRate, norm);
+                run.Report(step, totalSteps, loss, measure ? MeanLoss(model, validation!) : null, learningRate, norm);
             }
-            if (options.NormalizeScores)
-                Normalize(model, preferences);
+
+            // 4. Give the scores their zero and their scale.
+            if (options.Normalization != ScoreNormalization.None)
+                Normalize(model, options.Normalization, normalizationTexts ?? rankings.Answers.Sequences, run);
+        }
+
+        /// <summary>The weighted loss of each of some prompts, (b), from one forward pass over all their answers.</summary>
+        private static Tensor Losses(ScalarGpt model, RankingData data, int[] prompts, double centeringCoefficient)
+        {
+            using var scope = NewDisposeScope();
+            var (rewards, wins) = Scores(model, data, prompts);
+            var losses = PreferenceLoss.Ranked(rewards, wins, Select(data.Margins));
+            if (centeringCoefficient > 0)
+                losses = losses + centeringCoefficient * PreferenceLoss.RankedCentering(rewards, wins);
+            return (Select(data.Weights) * losses).MoveToOuterDisposeScope();
+
+            Tensor Select(float[] perPrompt) => tensor(Array.ConvertAll(prompts, prompt => perPrompt[prompt]), device: model.Trunk.Device);
         }
 
         /// <summary>
-        /// Scores of the chosen and the rejected answers of some pairs, (B) each, from one forward pass over all of them.
+        /// Scores of the answers to some prompts, (b, K), and which of them won, (b, K, K). K is the largest number of answers to one of
+        /// the prompts; a place that has no answer wins and loses nothing.
         /// </summary>
-        private static (Tensor Chosen, Tensor Rejected) PairScores(ScalarGpt model, PreferenceData data, int[] pairs)
+        private static (Tensor Rewards, Tensor Wins) Scores(ScalarGpt model, RankingData data, int[] prompts)
         {
-            var batch = PaddedBatch.Create(
-                2 * pairs.Length,
-                i => i < pairs.Length ? data.Chosen.Sequences[pairs[i]] : data.Rejected.Sequences[pairs[i - pairs.Length]],
-                model.Trunk.Device);
-            var scores = RewardScoring.AtLastToken(model, batch);                             // (2B)
-            return (scores.narrow(0, 0, pairs.Length), scores.narrow(0, pairs.Length, pairs.Length));
+            int[] answers = [.. prompts.SelectMany(data.AnswersOf)];
+            int most = prompts.Max(data.AnswerCount), answer = 0;
+            var places = new long[prompts.Length * most];          // which of the answers stands there; where none does, the first
+            var wins = new float[prompts.Length * most * most];
+            for (int row = 0; row < prompts.Length; row++)
+            {
+                int start = data.Starts[prompts[row]];
+                for (int k = 0; k < data.AnswerCount(prompts[row]); k++)
+                    places[row * most + k] = answer++;
+                foreach (var (better, worse) in data.Pairs(prompts[row]))
+                    wins[(row * most + better - start) * most + worse - start] = 1;
+            }
+            using var scope = NewDisposeScope();
+            var device = model.Trunk.Device;
+            var batch = PaddedBatch.Create(answers.Length, i => data.Answers.Sequences[answers[i]], device);
+            var scores = RewardScoring.AtLastToken(model, batch);                             // (answers)
+            return (scores.index_select(0, tensor(places, device: device)).view(prompts.Length, most).MoveToOuterDisposeScope(),
+                tensor(wins, [prompts.Length, most, most], device: device).MoveToOuterDisposeScope());
         }
 
-        private static double Loss(ScalarGpt model, PreferenceData data)
+        private static double MeanLoss(ScalarGpt model, RankingData data)
         {
             using var noGrad = no_grad();
             double sum = 0;
-            foreach (int[] pairs in Batches.ByLength(data.Count, RewardScoring.BatchSize, data.Chosen.Sequences.Length))
+            foreach (int[] prompts in Batches.ByLength(data.Count, RewardScoring.BatchSize, data.TokenCount))
             {
                 using var scope = NewDisposeScope();
-                var (chosen, rejected) = PairScores(model, data, pairs);
-                sum += PreferenceLoss.Pairwise(chosen, rejected).sum().ToDouble();
+                sum += Losses(model, data, prompts, centeringCoefficient: 0).sum().ToDouble();
             }
             return sum / data.Count;
         }
 
-        /// <summary>Gain 1/σ and bias −μ/σ over the answers (Ziegler et al. 2019, section 2), folded into the head.</summary>
-        private static void Normalize(ScalarGpt model, PreferenceData data)
+        /// <summary>
+        /// Bias −μ over demonstrations (Ouyang et al. 2022; Huang et al. 2024), otherwise gain 1/σ and bias −μ/σ
+        /// (Ziegler et al. 2019).
+        /// </summary>
+        private static void Normalize(ScalarGpt model, ScoreNormalization normalization, TokenSequences texts, TrainingRun run)
         {
-            double[] scores = [.. RewardScoring.Score(model, data.Chosen.Sequences),
-                .. RewardScoring.Score(model, data.Rejected.Sequences)];
-            double mean = scores.Average(), deviation = Math.Sqrt(scores.Average(s => (s - mean) * (s - mean)));
-            double gain = deviation > 1e-6 ? 1 / deviation : 1; // one answer, or a model that cannot tell any apart: only shift
-            model.Rescale(gain, -mean * gain);
+            double[] scores = RewardScoring.Score(model, texts);
+            double mean = scores.Average(), deviation = Math.Sqrt(scores.Average(s => (s - mean) * (s - mean))), gain = 1;
+            if (normalization != ScoreNormalization.Demonstrations && deviation > 1e-6) // or the model cannot tell any apart: only shift
+                gain = 1 / deviation;
+            model.Normalize(gain, -mean * gain);
+            run.Log(FormattableString.Invariant(
+                $"Scores of {texts.Count} texts had mean {mean:G3} and deviation {deviation:G3}: gain {gain:G3}, bias {-mean * gain:G3}."));
+        }
+    }
+
+    /// <summary>Samples of a model that a reward model's scores are normalised over.</summary>
+    internal static class NormalizationSamples
+    {
+        /// <summary>As many as put the standard error of the mean at 3 % of a deviation; Ziegler et al. took 256.</summary>
+        private const int Count = 1024;
+
+        private const int BatchSize = 64;
+
+        /// <summary>One answer to each of some prompts in a random order, prompt included.</summary>
+        /// <param name="policy">In evaluation mode.</param>
+        /// <param name="data">Where the prompts come from.</param>
+        /// <param name="sampling">How to draw.</param>
+        /// <param name="endToken">The token that ends an answer.</param>
+        /// <param name="run">Randomness and cancellation.</param>
+        public static TokenSequences Draw(Gpt policy, RankingData data, SamplingOptions sampling, int endToken, TrainingRun run)
+        {
+            int[][] prompts = [.. new RandomStream(run.Seed, key: 1).Permutation(data.Count).Take(Count).Select(data.Prompt)];
+            var samples = new TokenSequences();
+            foreach (int[] rows in Batches.ByLength(prompts.Length, BatchSize, row => prompts[row].Length))
+            {
+                var streams = Array.ConvertAll(rows, row => new RandomStream(run.Seed, key: 2 + (ulong)row));
+                int[][] batch = Array.ConvertAll(rows, row => prompts[row]);
+                var answers = Sampler.Generate(policy, batch, streams, endToken, sampling, checkCanceled: run.ThrowIfCanceled);
+                foreach (var (prompt, answer) in batch.Zip(answers))
+                    samples.Add([.. prompt, .. answer.Tokens]);
+            }
+            return samples;
         }
     }
 

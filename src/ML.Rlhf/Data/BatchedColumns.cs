@@ -19,17 +19,28 @@ internal sealed record ComputedColumn<T>(string Name, DataViewType Type, Func<Fu
         new(name, type, current => (ValueGetter<TValue>)((ref TValue value) => value = select(current())));
 }
 
+/// <summary>A <see cref="BatchedColumns{T}"/> of any type.</summary>
+internal interface IBatchedColumns
+{
+    /// <summary>The data with the columns.</summary>
+    IDataView AddTo(IDataView input);
+
+    /// <summary>The mapping for single rows, which a prediction engine uses.</summary>
+    RowMapper Map(DataViewSchema inputSchema);
+}
+
 /// <summary>
 /// Columns that a model computes from text columns, many rows at a time. Reading is lazy: a cursor reads one batch of rows ahead, and
 /// runs the model, once for all columns, when one of the first of them is asked for. Whoever asks for other columns only never runs it.
 /// </summary>
 /// <typeparam name="T">What the model gives for a row.</typeparam>
-/// <param name="Sources">The text columns that it is computed from.</param>
+/// <param name="Sources">The columns that it is computed from: texts, or vectors of them.</param>
 /// <param name="BatchSize">Rows per run of the model.</param>
-/// <param name="Compute">From the sources' texts of some rows to one result per row.</param>
+/// <param name="Compute">From the sources' texts of some rows, those of a vector one after another, to one result per row.</param>
 /// <param name="Columns">The columns to add.</param>
 internal sealed record BatchedColumns<T>(
     string[] Sources, int BatchSize, Func<IReadOnlyList<string[]>, IReadOnlyList<T>> Compute, params ComputedColumn<T>[] Columns)
+    : IBatchedColumns
 {
     /// <summary>One column, whose value is the whole result.</summary>
     public BatchedColumns(
@@ -40,7 +51,6 @@ internal sealed record BatchedColumns<T>(
 
     public IDataView AddTo(IDataView input) => new BatchedDataView<T>(input, this, Map(input.Schema));
 
-    /// <summary>The mapping for single rows, which a prediction engine uses.</summary>
     public RowMapper Map(DataViewSchema inputSchema)
     {
         var results = new ConditionalWeakTable<DataViewRow, SingleRow>(); // the getters of one row share what they compute
@@ -51,13 +61,14 @@ internal sealed record BatchedColumns<T>(
     /// <summary>Reads the sources of the row that a cursor stands at.</summary>
     public Func<string[]> CreateReader(DataViewRow row)
     {
-        var getters = Array.ConvertAll(Sources, source => row.GetGetter<ReadOnlyMemory<char>>(row.Schema[source]));
-        return () => Array.ConvertAll(getters, getter =>
+        var readers = Array.ConvertAll(Sources, Func<string[]> (source) =>
         {
-            ReadOnlyMemory<char> text = default;
-            getter(ref text);
-            return text.ToString();
+            if (row.Schema[source].Type is VectorDataViewType)
+                return TextColumns.Texts(row, source);
+            var text = TextColumns.Text(row, source);
+            return () => [text()];
         });
+        return () => [.. readers.SelectMany(read => read())];
     }
 
     /// <summary>Runs the model on one row at a time, and not again until the texts change.</summary>

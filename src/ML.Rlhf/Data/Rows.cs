@@ -33,6 +33,22 @@ public sealed class Preference
     public string Rejected { get; set; } = "";
 }
 
+/// <summary>A row for a reward model: a prompt and several completions, which people ranked.</summary>
+/// <remarks>
+/// A line of JSON Lines: <c>{"prompt": "Say hello.", "answers": ["Hello!", "Hi!", "What?"], "ranks": [1, 1, 2]}</c>
+/// </remarks>
+public sealed class Ranking
+{
+    /// <summary>What is asked.</summary>
+    public string Prompt { get; set; } = "";
+
+    /// <summary>The completions, in any order.</summary>
+    public string[] Answers { get; set; } = [];
+
+    /// <summary>The place of each completion: lower is better, and equal numbers are a tie.</summary>
+    public float[] Ranks { get; set; } = [];
+}
+
 /// <summary>A prompt alone: a row for PPO, and the input of a model that completes prompts.</summary>
 /// <remarks>A line of JSON Lines: <c>{"prompt": "Say hello."}</c></remarks>
 public sealed class PromptOnly

@@ -1,3 +1,4 @@
+using System.Numerics;
 using Microsoft.ML;
 using Microsoft.ML.Data;
 using Microsoft.ML.Runtime;
@@ -5,9 +6,19 @@ using ML.Rlhf.Bridge;
 
 namespace ML.Rlhf;
 
-/// <summary>Text columns of any <see cref="IDataView"/>, checked and read: what trainers know of ML.NET's cursors.</summary>
+/// <summary>
+/// Columns of any <see cref="IDataView"/>, text and the numbers beside it, checked and read: what trainers know of ML.NET's cursors.
+/// </summary>
 internal static class TextColumns
 {
+    private static readonly Dictionary<DataViewType, Func<DataViewRow, string, Func<double[]>>> s_numbers = new()
+    {
+        [NumberDataViewType.Single] = Numbers<float>,
+        [NumberDataViewType.Double] = Numbers<double>,
+        [NumberDataViewType.Int32] = Numbers<int>,
+        [NumberDataViewType.Int64] = Numbers<long>,
+    };
+
     /// <summary>Checks, in an estimator's <c>GetOutputSchema</c>, that a column is there and holds one text per row.</summary>
     /// <param name="host">The estimator's host.</param>
     /// <param name="schema">The input's shape.</param>
@@ -16,13 +27,35 @@ internal static class TextColumns
     /// <exception cref="ArgumentOutOfRangeException">
     /// In ML.NET's words: "Could not find prompt column 'X'", "Schema mismatch for …".
     /// </exception>
-    public static void RequireText(IExceptionContext host, SchemaShape schema, string role, string column)
+    public static void RequireText(IExceptionContext host, SchemaShape schema, string role, string column) =>
+        Require(host, schema, role, column, TextDataViewType.Instance, isVector: false, type => type is TextDataViewType);
+
+    /// <summary>The same for a column with a vector of texts per row.</summary>
+    /// <inheritdoc cref="RequireText(IExceptionContext, SchemaShape, string, string)"/>
+    public static void RequireTexts(IExceptionContext host, SchemaShape schema, string role, string column) =>
+        Require(host, schema, role, column, new VectorDataViewType(TextDataViewType.Instance), isVector: true,
+            type => type is TextDataViewType);
+
+    /// <summary>The same for a column with a vector of numbers per row: Single, Double, Int32 or Int64.</summary>
+    /// <inheritdoc cref="RequireText(IExceptionContext, SchemaShape, string, string)"/>
+    public static void RequireNumbers(IExceptionContext host, SchemaShape schema, string role, string column) =>
+        Require(host, schema, role, column, new VectorDataViewType(NumberDataViewType.Single), isVector: true,
+            type => s_numbers.ContainsKey(type));
+
+    /// <summary>The same for a column with one Single per row.</summary>
+    /// <inheritdoc cref="RequireText(IExceptionContext, SchemaShape, string, string)"/>
+    public static void RequireSingle(IExceptionContext host, SchemaShape schema, string role, string column) =>
+        Require(host, schema, role, column, NumberDataViewType.Single, isVector: false, type => type == NumberDataViewType.Single);
+
+    private static void Require(
+        IExceptionContext host, SchemaShape schema, string role, string column, DataViewType expected, bool isVector,
+        Predicate<DataViewType> isItem)
     {
         var found = schema.Where(candidate => candidate.Name == column).Take(1).ToArray();
         if (found.Length == 0)
             throw Schemas.NotFound(host, role, column);
-        if (found[0].Kind != SchemaShape.Column.VectorKind.Scalar || found[0].ItemType is not TextDataViewType)
-            throw Schemas.Mismatch(host, role, found[0], TextDataViewType.Instance);
+        if (found[0].Kind != SchemaShape.Column.VectorKind.Scalar != isVector || found[0].IsKey || !isItem(found[0].ItemType))
+            throw Schemas.Mismatch(host, role, found[0], expected);
     }
 
     /// <summary>
@@ -41,23 +74,61 @@ internal static class TextColumns
     /// <exception cref="OperationCanceledException">Reading was cancelled.</exception>
     public static IEnumerable<string[]> Read(IDataView data, IReadOnlyList<string> columns, CancellationToken cancellation = default)
     {
-        var schemaColumns = columns.Select(name => data.Schema[name]).ToArray();
-        using var cursor = data.GetRowCursor(schemaColumns);
-        var getters = Array.ConvertAll(schemaColumns, column => cursor.GetGetter<ReadOnlyMemory<char>>(column));
+        using var cursor = data.GetRowCursor(columns.Select(name => data.Schema[name]));
+        var texts = columns.Select(name => Text(cursor, name)).ToArray();
         while (MoveNext(cursor, cancellation))
-        {
-            var row = new string[getters.Length];
-            for (var i = 0; i < row.Length; i++)
-            {
-                var text = default(ReadOnlyMemory<char>);
-                getters[i](ref text);
-                row[i] = text.ToString();
-            }
-            yield return row;
-        }
+            yield return Array.ConvertAll(texts, text => text());
     }
 
-    private static bool MoveNext(DataViewRowCursor cursor, CancellationToken cancellation)
+    /// <summary>Reads the text of a column in the row that a cursor stands at.</summary>
+    public static Func<string> Text(DataViewRow row, string column)
+    {
+        var getter = row.GetGetter<ReadOnlyMemory<char>>(row.Schema[column]);
+        return () =>
+        {
+            ReadOnlyMemory<char> text = default;
+            getter(ref text);
+            return text.ToString();
+        };
+    }
+
+    /// <summary>Reads the texts of a column that <c>RequireTexts</c> let pass.</summary>
+    public static Func<string[]> Texts(DataViewRow row, string column) =>
+        Vector<ReadOnlyMemory<char>, string>(row, column, text => text.ToString());
+
+    /// <summary>Reads the numbers of a column that <c>RequireNumbers</c> let pass.</summary>
+    public static Func<double[]> Numbers(DataViewRow row, string column) =>
+        s_numbers[((VectorDataViewType)row.Schema[column].Type).ItemType](row, column);
+
+    /// <summary>Reads the number of a column that <c>RequireSingle</c> let pass.</summary>
+    public static Func<float> Single(DataViewRow row, string column)
+    {
+        var getter = row.GetGetter<float>(row.Schema[column]);
+        return () =>
+        {
+            float number = 0;
+            getter(ref number);
+            return number;
+        };
+    }
+
+    private static Func<double[]> Numbers<T>(DataViewRow row, string column) where T : INumber<T> =>
+        Vector<T, double>(row, column, double.CreateChecked);
+
+    private static Func<TResult[]> Vector<TItem, TResult>(DataViewRow row, string column, Converter<TItem, TResult> convert)
+    {
+        var getter = row.GetGetter<VBuffer<TItem>>(row.Schema[column]);
+        VBuffer<TItem> vector = default;
+        return () =>
+        {
+            getter(ref vector);
+            return [.. vector.DenseValues().Select(item => convert(item))];
+        };
+    }
+
+    /// <summary>Moves to the next row, if there is one.</summary>
+    /// <exception cref="OperationCanceledException">Reading was cancelled.</exception>
+    public static bool MoveNext(DataViewRowCursor cursor, CancellationToken cancellation)
     {
         cancellation.ThrowIfCancellationRequested();
         return cursor.MoveNext();

@@ -72,6 +72,51 @@ internal static class Tokenization
         return chosen.Rows > 0 ? new PreferenceData(chosen.Build(), rejected.Build()) : throw NoRows(data, rows, "preferences");
     }
 
+    /// <summary>
+    /// Ranked answers to prompts; pairs are rankings of two. Prompts with no pair of different answers, one ranked above the other, teach
+    /// nothing and are left out.
+    /// </summary>
+    public static RankingData Rankings(
+        IDataView data, RankingColumns columns, TextTokenizer tokenizer, int context, Action<string> warn,
+        CancellationToken cancellationToken)
+    {
+        var answers = new CompletionBuilder(tokenizer, context);
+        List<int> starts = [0];
+        List<double> ranks = [];
+        List<float> weights = [], margins = [];
+        int rows = 0, dropped = 0, unranked = 0, read = 0;
+        foreach (var row in columns.Read(data, cancellationToken))
+        {
+            rows++;
+            read += row.Answers.Length;
+            int[] prompt = EncodePrompt(tokenizer, row.Prompt);
+            if (!answers.Fits(prompt))
+            {
+                dropped++;
+                continue;
+            }
+            int[][] sequences = Array.ConvertAll(row.Answers, answer => answers.Encode(prompt, answer));
+            if (!RankingData.HasPair(sequences, row.Ranks))
+            {
+                unranked++;
+                continue;
+            }
+            foreach (int[] sequence in sequences)
+                answers.Add(prompt, sequence);
+            starts.Add(answers.Rows);
+            ranks.AddRange(row.Ranks);
+            weights.Add(row.Weight);
+            margins.Add(row.Margin);
+        }
+        if (unranked > 0)
+            warn($"{unranked} of {rows} preferences rank no answer above a different one, as far as the context shows them, and were " +
+                "left out.");
+        answers.Report(warn, "answers", rows, dropped, read);
+        return answers.Rows > 0
+            ? new RankingData(answers.Build(), [.. starts], [.. ranks], [.. weights], [.. margins])
+            : throw NoRows(data, rows, "preferences");
+    }
+
     /// <summary>Prompts that leave room for a response.</summary>
     public static TokenSequences Prompts(
         IDataView data, string promptColumn, TextTokenizer tokenizer, int context, int responseTokens, Action<string> warn,
@@ -142,12 +187,17 @@ internal static class Tokenization
             _promptLengths.Add(prompt.Length);
         }
 
-        public void Report(Action<string> warn, string what, int rows, int dropped)
+        /// <param name="warn">Takes the warnings.</param>
+        /// <param name="what">What the completions are, in the plural.</param>
+        /// <param name="rows">Rows of the data.</param>
+        /// <param name="dropped">Rows whose prompts did not fit.</param>
+        /// <param name="completions">Completions of the data, where a row has not just one.</param>
+        public void Report(Action<string> warn, string what, int rows, int dropped, int? completions = null)
         {
             if (dropped > 0)
                 warn($"{dropped} of {rows} rows were left out: their prompts fill the model's context of {context} tokens.");
             if (_truncated > 0)
-                warn($"{_truncated} of {rows} {what} were cut at the model's context of {context} tokens.");
+                warn($"{_truncated} of {completions ?? rows} {what} were cut at the model's context of {context} tokens.");
         }
 
         public CompletionData Build() => new(_sequences, [.. _promptLengths]);

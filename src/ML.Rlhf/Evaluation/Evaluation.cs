@@ -72,38 +72,6 @@ internal static class Evaluation
                 "divergence is measured. Pass policy.WithSampling(new SamplingOptions { … }) without.", nameof(policy)));
     }
 
-    public static RewardModelMetrics RewardModel(
-        MLContext ml, RewardTransformer model, IDataView data, string promptColumn, string chosenColumn, string rejectedColumn)
-    {
-        ArgumentNullException.ThrowIfNull(model);
-        ArgumentNullException.ThrowIfNull(data);
-        var host = Register(ml);
-        TextColumns.RequireText(host, data.Schema, "prompt", promptColumn);
-        TextColumns.RequireText(host, data.Schema, "chosen", chosenColumn);
-        TextColumns.RequireText(host, data.Schema, "rejected", rejectedColumn);
-        using var channel = host.Start("Evaluating a reward model");
-        var pairs = Tokenization.Preferences(
-            data, promptColumn, chosenColumn, rejectedColumn, model.Tokenizer, model.Architecture.ContextLength, channel.WarningLine,
-            CancellationToken.None);
-        double[] chosen = RewardScoring.Score(model.Scalar, pairs.Chosen.Sequences);
-        double[] rejected = RewardScoring.Score(model.Scalar, pairs.Rejected.Sequences);
-        double[] margins = [.. chosen.Zip(rejected, (c, r) => c - r)];
-        double longer = Wins(Enumerable.Range(0, pairs.Count).Select(i =>
-            (double)pairs.Chosen.Sequences.Length(i) - pairs.Rejected.Sequences.Length(i)));
-        return new RewardModelMetrics
-        {
-            PairCount = pairs.Count,
-            Accuracy = Wins(margins),
-            TieCount = margins.Count(margin => margin == 0),
-            LengthBaselineAccuracy = Math.Max(longer, 1 - longer),
-            MeanChosenScore = chosen.Average(),
-            MeanRejectedScore = rejected.Average(),
-        };
-    }
-
-    /// <summary>Part of the margins above 0, ties counted as half.</summary>
-    private static double Wins(IEnumerable<double> margins) => margins.Average(margin => margin > 0 ? 1 : margin == 0 ? 0.5 : 0);
-
     private static LanguageModelMetrics Metrics(LossTotal loss, long characters) =>
         new(loss.Mean, loss.Count, characters == 0 ? double.NaN : loss.Sum / Math.Log(2) / characters);
 

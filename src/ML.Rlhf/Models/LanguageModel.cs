@@ -115,7 +115,7 @@ internal sealed class LanguageModel<TModule> : IDisposable where TModule : nn.Mo
     /// Writes an entry, and its checksum into the main stream: nobody else looks whether a zip file's content is what it was, and any
     /// bits are weights.
     /// </summary>
-    private static void WriteEntry(ModelWriter writer, string entry, Action<Stream> write)
+    internal static void WriteEntry(ModelWriter writer, string entry, Action<Stream> write)
     {
         using var checksum = SHA256.Create();
         writer.WriteStream(entry, stream =>
@@ -126,7 +126,9 @@ internal sealed class LanguageModel<TModule> : IDisposable where TModule : nn.Mo
         writer.Main.Write(checksum.Hash!);
     }
 
-    private static void ReadEntry(ModelReader reader, string entry, Action<Stream, long> read)
+    /// <summary>Reads what <see cref="WriteEntry"/> wrote.</summary>
+    /// <exception cref="FormatException">It is not what was written.</exception>
+    internal static void ReadEntry(ModelReader reader, string entry, Action<Stream, long> read)
     {
         using var checksum = SHA256.Create();
         reader.ReadStream(entry, stream =>
@@ -141,7 +143,7 @@ internal sealed class LanguageModel<TModule> : IDisposable where TModule : nn.Mo
                 "again.");
     }
 
-    private static byte[] ReadAll(Stream stream)
+    internal static byte[] ReadAll(Stream stream)
     {
         using var buffer = new MemoryStream();
         stream.CopyTo(buffer);

@@ -9,13 +9,13 @@ using static TorchSharp.torch;
 
 namespace ML.Rlhf;
 
-/// <summary>Trains a model that scores answers as people would, from pairs of which they preferred one: step 2 of InstructGPT.</summary>
+/// <summary>Trains a model that scores answers as people would, from answers that they ranked: step 2 of InstructGPT.</summary>
 /// <remarks>
 /// | | |
 /// |-|-|
-/// | Task | preference learning: the chosen answer scores higher (Bradley–Terry) |
-/// | Input | three text columns: prompt, chosen and rejected answer |
-/// | Output | <see cref="RewardTransformer"/>: a column with the score of an answer |
+/// | Task | preference learning: the better of two answers scores higher (Bradley–Terry) |
+/// | Input | three text columns: prompt, chosen and rejected answer; or a prompt, a vector of answers, and one of ranks or ratings |
+/// | Output | <see cref="RewardTransformer"/>: a column with the score of an answer, gain and bias included |
 /// | Passes over the data | one, to tokenize it; tokens are kept in memory, 4 bytes each |
 /// | The given model | is copied, the copy gets a scalar head, and it stays as it is |
 /// </remarks>
@@ -38,8 +38,11 @@ public sealed class RewardModelTrainer : IEstimator<RewardTransformer>
     public SchemaShape GetOutputSchema(SchemaShape inputSchema)
     {
         ArgumentNullException.ThrowIfNull(inputSchema);
-        RequireColumns(inputSchema);
-        return Schemas.With(inputSchema, Schemas.Column(_options.ScoreColumnName, NumberDataViewType.Single));
+        _options.PreferenceColumns.Require(_host.Host, inputSchema);
+        bool scoresAll = RewardTransformer.ScoresAllAnswers(
+            name => inputSchema.Any(column => column.Name == name), _options.CompletionColumnName, _options.ChosenColumnName,
+            _options.AnswersColumnName);
+        return Schemas.With(inputSchema, Schemas.Column(_options.ScoreColumnName, RewardTransformer.ScoreType(scoresAll)));
     }
 
     /// <summary>Trains a scalar head and a copy of the model below it.</summary>
@@ -49,34 +52,50 @@ public sealed class RewardModelTrainer : IEstimator<RewardTransformer>
     public RewardTransformer Fit(IDataView input)
     {
         ArgumentNullException.ThrowIfNull(input);
-        RequireColumns(Schemas.Shape(input.Schema));
+        var columns = _options.PreferenceColumns;
+        columns.Require(_host.Host, Schemas.Shape(input.Schema));
         if (_options.ValidationData is { } held)
-            RequireColumns(Schemas.Shape(held.Schema), "validation ");
+            columns.Require(_host.Host, Schemas.Shape(held.Schema), "validation ");
+        if (_options.Demonstrations is { } demonstrations)
+        {
+            TextColumns.RequireText(_host.Host, demonstrations.Schema, "demonstrations' prompt", _options.PromptColumnName);
+            TextColumns.RequireText(_host.Host, demonstrations.Schema, "demonstrations' completion", _options.CompletionColumnName);
+        }
 
         return _host.Train("Reward model", _options, run =>
         {
-            PreferenceData Read(IDataView data) => Tokenization.Preferences(
-                data, _options.PromptColumnName, _options.ChosenColumnName, _options.RejectedColumnName, _model.Tokenizer,
-                _model.Architecture.ContextLength, run.Warn, _options.CancellationToken);
-            var preferences = Read(input);
+            RankingData Read(IDataView data) => Tokenization.Rankings(
+                data, columns, _model.Tokenizer, _model.Architecture.ContextLength, run.Warn, _options.CancellationToken);
+            var rankings = Read(input);
             var validation = _options.ValidationData is { } data ? Read(data) : null;
-            run.Log($"{preferences.Count} preferences, " +
-                $"{preferences.Chosen.Sequences.TokenCount + preferences.Rejected.Sequences.TokenCount} tokens.");
+            var answers = rankings.Answers.Sequences;
+            run.Log($"{rankings.Count} preferences, {answers.Count} answers, {answers.TokenCount} tokens.");
 
             using var generator = new Generator(run.Seed, CPU);
             return LanguageModel.Build(
                 new ScalarGpt(_model.Gpt.Clone().cpu(), generator).to(run.Device), _model.Tokenizer, _model.Architecture,
-                module => RewardModelTraining.Run(module, preferences, validation, _options, run),
+                module => RewardModelTraining.Run(module, rankings, validation, NormalizationTexts(rankings, run), _options, run),
                 model => new RewardTransformer(
                     _host.Environment, model, _options.PromptColumnName, _options.CompletionColumnName, _options.ChosenColumnName,
-                    _options.ScoreColumnName));
+                    _options.AnswersColumnName, _options.ScoreColumnName));
         });
     }
 
-    private void RequireColumns(SchemaShape schema, string of = "")
+    /// <summary>What scores are measured against, where it is not the answers themselves.</summary>
+    private TokenSequences? NormalizationTexts(RankingData rankings, TrainingRun run) => _options.Normalization switch
     {
-        TextColumns.RequireText(_host.Host, schema, of + "prompt", _options.PromptColumnName);
-        TextColumns.RequireText(_host.Host, schema, of + "chosen", _options.ChosenColumnName);
-        TextColumns.RequireText(_host.Host, schema, of + "rejected", _options.RejectedColumnName);
-    }
+        ScoreNormalization.Demonstrations => Tokenization.Demonstrations(
+            _options.Demonstrations!, _options.PromptColumnName, _options.CompletionColumnName, _model.Tokenizer,
+            _model.Architecture.ContextLength, run.Warn, _options.CancellationToken).Sequences,
+        ScoreNormalization.PolicySamples => NormalizationSamples.Draw(
+            _model.Gpt, rankings, PolicySampling(_model.Sampling), _model.Tokenizer.EndOfText, run),
+        _ => null,
+    };
+
+    /// <summary>As PPO will sample: from all tokens.</summary>
+    private static SamplingOptions PolicySampling(SamplingOptions model) => new()
+    {
+        MaxNewTokens = model.MaxNewTokens,
+        Temperature = model.Temperature > 0 ? model.Temperature : 1,
+    };
 }

@@ -1,3 +1,4 @@
+using System.Text.Json;
 using Microsoft.ML;
 using Microsoft.ML.Data;
 using Microsoft.ML.Runtime;
@@ -13,27 +14,29 @@ using GptModule = ML.Rlhf.Torch.Modules.Gpt;
 namespace ML.Rlhf;
 
 /// <summary>
-/// A reward model: adds the score of an answer to a prompt. Higher is better; with
-/// <see cref="RewardModelHyperparameters.NormalizeScores"/>, 0 is the mean and 1 the standard deviation of the answers that it was
-/// trained on.
+/// A reward model: adds the score of an answer to a prompt. Higher is better; what 0 and 1 mean,
+/// <see cref="RewardModelHyperparameters.Normalization"/> has decided.
 /// </summary>
 /// <remarks>Lazy: the model runs when a score is asked for, for a batch of rows at a time.</remarks>
 public sealed class RewardTransformer : ITransformer, IDisposable, IModelComponent<RewardTransformer>
 {
     internal const string DefaultScoreColumn = "Score";
+    private const string NormalizationEntry = "normalization.json";
     private const int BatchSize = 64;
 
     private readonly IHostEnvironment _environment;
     private readonly LanguageModel<ScalarGpt> _model;
     private readonly string _chosenColumnName;
+    private readonly string? _answersColumnName;
 
     internal RewardTransformer(
         IHostEnvironment environment, LanguageModel<ScalarGpt> model, string promptColumnName, string completionColumnName,
-        string chosenColumnName, string scoreColumnName)
+        string chosenColumnName, string? answersColumnName, string scoreColumnName)
     {
         _environment = environment;
         _model = model;
         _chosenColumnName = chosenColumnName;
+        _answersColumnName = answersColumnName;
         PromptColumnName = promptColumnName;
         CompletionColumnName = completionColumnName;
         ScoreColumnName = scoreColumnName;
@@ -44,7 +47,7 @@ public sealed class RewardTransformer : ITransformer, IDisposable, IModelCompone
 
     /// <summary>
     /// The text column of the answers to score. Data without it, such as the preferences that a pipeline is fitted on, has its chosen
-    /// answers scored.
+    /// answers scored or, where it has a vector of answers, all of them: the score is then a vector, too.
     /// </summary>
     public string CompletionColumnName { get; }
 
@@ -58,6 +61,15 @@ public sealed class RewardTransformer : ITransformer, IDisposable, IModelCompone
     public GptArchitecture Architecture => _model.Architecture;
 
     /// <summary>
+    /// What the learned score was multiplied with to normalise it. The difference of two scores, divided by it, is the log-odds that people
+    /// prefer the first answer.
+    /// </summary>
+    public double Gain => Scalar.Gain;
+
+    /// <summary>What was added after that: score = <see cref="Gain"/>·learned + Bias.</summary>
+    public double Bias => Scalar.Bias;
+
+    /// <summary>
     /// The network itself, for what this package does not do. It belongs to this transformer: do not dispose or train it.
     /// </summary>
     public torch.nn.Module Module => _model.Module;
@@ -66,7 +78,7 @@ public sealed class RewardTransformer : ITransformer, IDisposable, IModelCompone
 
     /// <summary>The same model once more. It shares the weights; each of the two is disposed on its own.</summary>
     internal RewardTransformer Share() =>
-        new(_environment, _model.Share(), PromptColumnName, CompletionColumnName, _chosenColumnName, ScoreColumnName);
+        new(_environment, _model.Share(), PromptColumnName, CompletionColumnName, _chosenColumnName, _answersColumnName, ScoreColumnName);
 
     /// <summary>Scores one answer.</summary>
     /// <param name="prompt">The prompt; may be empty.</param>
@@ -124,25 +136,46 @@ public sealed class RewardTransformer : ITransformer, IDisposable, IModelCompone
     /// <exception cref="ArgumentOutOfRangeException">There is no such text column.</exception>
     public IRowToRowMapper GetRowToRowMapper(DataViewSchema inputSchema) => Column(inputSchema).Map(inputSchema);
 
-    private BatchedColumns<float> Column(DataViewSchema inputSchema)
+    private IBatchedColumns Column(DataViewSchema inputSchema)
     {
         ArgumentNullException.ThrowIfNull(inputSchema);
-        bool preferences = inputSchema.GetColumnOrNull(CompletionColumnName) is null
-            && inputSchema.GetColumnOrNull(_chosenColumnName) is not null;
-        string completion = preferences ? _chosenColumnName : CompletionColumnName;
+        bool Has(string name) => inputSchema.GetColumnOrNull(name) is not null;
         TextColumns.RequireText(_environment, inputSchema, "prompt", PromptColumnName);
+        if (ScoresAllAnswers(Has, CompletionColumnName, _chosenColumnName, _answersColumnName))
+        {
+            TextColumns.RequireTexts(_environment, Schemas.Shape(inputSchema), "answers", _answersColumnName!);
+            var scores = ComputedColumn<VBuffer<float>>.Of(
+                ScoreColumnName, ScoreType(ofAllAnswers: true),
+                (VBuffer<float> all) => new VBuffer<float>(all.Length, all.GetValues().ToArray())); // a reader may write into it
+            return new BatchedColumns<VBuffer<float>>([PromptColumnName, _answersColumnName!], BatchSize, ScoreAll, scores);
+        }
+        string completion = !Has(CompletionColumnName) && Has(_chosenColumnName) ? _chosenColumnName : CompletionColumnName;
         TextColumns.RequireText(_environment, inputSchema, "completion", completion);
         return new BatchedColumns<float>(
-            ScoreColumnName, NumberDataViewType.Single, [PromptColumnName, completion], BatchSize,
+            ScoreColumnName, ScoreType(ofAllAnswers: false), [PromptColumnName, completion], BatchSize,
             rows => Score([.. rows.Select(row => (row[0], row[1]))]));
     }
+
+    /// <summary>Scores of rows of a prompt and its answers, all answers at once.</summary>
+    private VBuffer<float>[] ScoreAll(IReadOnlyList<string[]> rows)
+    {
+        var scores = new Queue<float>(Score([.. rows.SelectMany(row => row[1..], (row, answer) => (row[0], answer))]));
+        return [.. rows.Select(row => new VBuffer<float>(row.Length - 1, [.. row[1..].Select(_ => scores.Dequeue())]))];
+    }
+
+    /// <summary>Whether the score of such data is a vector: it has no single answer to score, but a vector of them.</summary>
+    internal static bool ScoresAllAnswers(Func<string, bool> has, string completion, string chosen, string? answers) =>
+        answers is not null && !has(completion) && !has(chosen) && has(answers);
+
+    internal static DataViewType ScoreType(bool ofAllAnswers) =>
+        ofAllAnswers ? new VectorDataViewType(NumberDataViewType.Single) : NumberDataViewType.Single;
 
     /// <summary>Frees the weights, unless another transformer shares them.</summary>
     public void Dispose() => _model.Dispose();
 
     static string IModelComponent<RewardTransformer>.Id => "Reward";
 
-    static int IModelComponent<RewardTransformer>.Version => 1;
+    static int IModelComponent<RewardTransformer>.Version => 2;
 
     void ICanSaveModel.Save(ModelSaveContext ctx) => ModelStore.Save(ctx, this);
 
@@ -151,15 +184,33 @@ public sealed class RewardTransformer : ITransformer, IDisposable, IModelCompone
         writer.Main.Write(PromptColumnName);
         writer.Main.Write(CompletionColumnName);
         writer.Main.Write(_chosenColumnName);
+        writer.Main.Write(_answersColumnName ?? "");
         writer.Main.Write(ScoreColumnName);
+        LanguageModel<ScalarGpt>.WriteEntry(
+            writer, NormalizationEntry, stream => JsonSerializer.Serialize(stream, new Normalization(Gain, Bias)));
         _model.Save(writer);
     }
 
     static RewardTransformer IModelComponent<RewardTransformer>.Load(IHostEnvironment env, ModelReader reader)
     {
+        if (reader.Version < 2)
+            throw env.Process(new FormatException(
+                $"Model component 'Reward' version {reader.Version} has gain and bias inside its head, which is not read any more. Train " +
+                "the reward model again, and save it."));
         string prompt = reader.Main.ReadString(), completion = reader.Main.ReadString(), chosen = reader.Main.ReadString(),
-            score = reader.Main.ReadString();
-        var model = LanguageModel<ScalarGpt>.Load(env, reader, architecture => new ScalarGpt(new GptModule(architecture), generator: null));
-        return new RewardTransformer(env, model, prompt, completion, chosen, score);
+            answers = reader.Main.ReadString(), score = reader.Main.ReadString();
+        byte[] json = [];
+        LanguageModel<ScalarGpt>.ReadEntry(reader, NormalizationEntry, (stream, _) => json = LanguageModel<ScalarGpt>.ReadAll(stream));
+        var (gain, bias) = JsonSerializer.Deserialize<Normalization>(json)!;
+        var model = LanguageModel<ScalarGpt>.Load(env, reader, architecture =>
+        {
+            var module = new ScalarGpt(new GptModule(architecture), generator: null);
+            module.Normalize(gain, bias);
+            return module;
+        });
+        return new RewardTransformer(env, model, prompt, completion, chosen, answers.Length > 0 ? answers : null, score);
     }
+
+    /// <summary>The content of <see cref="NormalizationEntry"/>.</summary>
+    private sealed record Normalization(double Gain, double Bias);
 }

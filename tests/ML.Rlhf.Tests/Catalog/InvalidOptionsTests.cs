@@ -61,12 +61,45 @@ public sealed class InvalidOptionsTests
         var options = new RewardModelOptions
         {
             LearningRate = double.PositiveInfinity, Epochs = 0, BatchSize = 0, CenteringCoefficient = -1,
+            Normalization = (ScoreNormalization)9, RanksColumnName = "Ranks", WeightColumnName = "",
         };
 
         Assert.Equal(
             "RewardModelOptions: LearningRate is Infinity, but must be a finite number above 0; Epochs is 0, but must be at least 1; " +
-            "BatchSize is 0, but must be at least 1; CenteringCoefficient is -1, but must be at least 0.",
+            "BatchSize is 0, but must be at least 1; CenteringCoefficient is -1, but must be at least 0; " +
+            "Normalization is 9, but must be None, TrainingAnswers, Demonstrations or PolicySamples; " +
+            "WeightColumnName is empty, but must be the name of a column; " +
+            "RanksColumnName, RatingsColumnName is Ranks, but must be null, for there is no AnswersColumnName.",
             Assert.Throws<ArgumentException>(() => _trainers.RewardModel(Tiny.Model, options)).Message);
+    }
+
+    [Theory]
+    [InlineData(null, null, "null")]
+    [InlineData("A", "B", "A, B")]
+    public void Ranked_answers_need_either_ranks_or_ratings(string? ranks, string? ratings, string found)
+    {
+        var options = new RewardModelOptions { AnswersColumnName = "Answers", RanksColumnName = ranks, RatingsColumnName = ratings };
+
+        Assert.Equal(
+            $"RewardModelOptions: RanksColumnName, RatingsColumnName is {found}, but must be one of the two, for there is an " +
+            "AnswersColumnName.",
+            Assert.Throws<ArgumentException>(() => _trainers.RewardModel(Tiny.Model, options)).Message);
+    }
+
+    [Fact]
+    public void Demonstrations_are_given_when_scores_are_normalised_over_them_and_only_then()
+    {
+        var data = new MLContext().Data.LoadFromEnumerable(Tiny.Demonstrations);
+
+        Assert.Equal(
+            "RewardModelOptions: Demonstrations is null, but must be data with prompts and completions when Normalization is " +
+            "Demonstrations.",
+            Assert.Throws<ArgumentException>(() => _trainers.RewardModel(
+                Tiny.Model, new RewardModelOptions { Normalization = ScoreNormalization.Demonstrations })).Message);
+        Assert.Equal(
+            "RewardModelOptions: Demonstrations is given, but must be null when Normalization is TrainingAnswers.",
+            Assert.Throws<ArgumentException>(() => _trainers.RewardModel(
+                Tiny.Model, new RewardModelOptions { Demonstrations = data })).Message);
     }
 
     [Fact]

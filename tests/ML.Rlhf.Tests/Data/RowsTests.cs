@@ -18,6 +18,26 @@ public sealed class RowsTests
     }
 
     [Fact]
+    public void Rankings_go_into_data_and_back_and_come_from_JSON_Lines()
+    {
+        string path = Path.Combine(Path.GetTempPath(), Path.GetRandomFileName());
+        try
+        {
+            File.WriteAllText(path, """{"prompt": "p", "answers": ["a", "b", "c"], "ranks": [1, 1.5, 1]}""" + "\n");
+            Ranking Only(IDataView data) => Assert.Single(_ml.Data.CreateEnumerable<Ranking>(data, reuseRowObject: false));
+            var row = Only(_ml.Data.LoadFromEnumerable([Only(_ml.Data.LoadFromJsonLines<Ranking>(path))]));
+
+            Assert.Equal("p", row.Prompt);
+            Assert.Equal(["a", "b", "c"], row.Answers);
+            Assert.Equal([1, 1.5f, 1], row.Ranks);
+        }
+        finally
+        {
+            File.Delete(path);
+        }
+    }
+
+    [Fact]
     public void A_prediction_engine_takes_prompts_and_returns_what_was_generated()
     {
         var model = _ml.Transforms.CopyColumns("Completion", "Prompt").Fit(_ml.Data.LoadFromEnumerable<PromptOnly>([]));

@@ -15,6 +15,8 @@ public sealed class TextColumnsTests
         public string B { get; set; } = "";
         public string[] Many { get; set; } = [];
         public float Number { get; set; }
+        public double Precise { get; set; }
+        public int[] Numbers { get; set; } = [];
     }
 
     [Fact]
@@ -75,6 +77,57 @@ public sealed class TextColumnsTests
         Assert.Equal(message, ofShape.Message);
     }
 
+    [Theory]
+    [InlineData("Nope", "Could not find ranks column 'Nope'")]
+    [InlineData("Many", "Schema mismatch for ranks column 'Many': expected Vector<Single>, got VarVector<String>")]
+    [InlineData("Number", "Schema mismatch for ranks column 'Number': expected Vector<Single>, got Single")]
+    public void A_column_that_is_no_vector_of_numbers_is_an_error(string column, string message)
+    {
+        Assert.Equal(message + " (Parameter 'inputSchema')", Assert.Throws<ArgumentOutOfRangeException>(
+            () => TextColumns.RequireNumbers(Host, Schemas.Shape(Data().Schema), "ranks", column)).Message);
+    }
+
+    [Theory]
+    [InlineData("A", "expected Vector<String>, got String")]
+    [InlineData("Numbers", "expected Vector<String>, got VarVector<Int32>")]
+    public void A_column_that_is_no_vector_of_texts_is_an_error(string column, string message)
+    {
+        Assert.Equal($"Schema mismatch for answers column '{column}': {message} (Parameter 'inputSchema')",
+            Assert.Throws<ArgumentOutOfRangeException>(
+                () => TextColumns.RequireTexts(Host, Schemas.Shape(Data().Schema), "answers", column)).Message);
+    }
+
+    [Theory]
+    [InlineData("Precise", "got Double")]
+    [InlineData("Numbers", "got VarVector<Int32>")]
+    public void A_column_that_is_no_Single_is_an_error(string column, string found)
+    {
+        Assert.Equal($"Schema mismatch for weight column '{column}': expected Single, {found} (Parameter 'inputSchema')",
+            Assert.Throws<ArgumentOutOfRangeException>(
+                () => TextColumns.RequireSingle(Host, Schemas.Shape(Data().Schema), "weight", column)).Message);
+    }
+
+    [Fact]
+    public void Texts_and_numbers_of_a_row_are_read()
+    {
+        TextColumns.RequireTexts(Host, Schemas.Shape(Data().Schema), "answers", "Many");
+        TextColumns.RequireNumbers(Host, Schemas.Shape(Data().Schema), "ranks", "Numbers");
+        TextColumns.RequireSingle(Host, Schemas.Shape(Data().Schema), "weight", "Number");
+        using var cursor = Data().GetRowCursor(Data().Schema);
+        Func<string[]> texts = TextColumns.Texts(cursor, "Many");
+        Func<double[]> numbers = TextColumns.Numbers(cursor, "Numbers");
+        Func<float> number = TextColumns.Single(cursor, "Number");
+
+        Assert.True(TextColumns.MoveNext(cursor, Stop));
+        Assert.Equal(["x", "y"], texts());
+        Assert.Equal([3.0, -4.0], numbers());
+        Assert.Equal(0.5f, number());
+        Assert.True(TextColumns.MoveNext(cursor, Stop));
+        Assert.Empty(texts());
+        Assert.Empty(numbers());
+        Assert.False(TextColumns.MoveNext(cursor, Stop));
+    }
+
     [Fact]
     public void A_text_column_passes()
     {
@@ -87,7 +140,7 @@ public sealed class TextColumnsTests
 
     private IDataView Data() => _ml.Data.LoadFromEnumerable(new[]
     {
-        new Row { A = "a1", B = "b1" },
+        new Row { A = "a1", B = "b1", Many = ["x", "y"], Numbers = [3, -4], Number = 0.5f },
         new Row { A = "a2", B = "b2" },
     });
 }

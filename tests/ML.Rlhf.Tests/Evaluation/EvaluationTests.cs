@@ -68,6 +68,96 @@ public sealed class EvaluationTests
         Assert.Equal((2 + 0.5) / 4, metrics.LengthBaselineAccuracy);
         Assert.Equal((Score(4) + Score(3) + Score(4) + Score(4)) / 4, metrics.MeanChosenScore, 1e-5);
         Assert.Equal((Score(3) + Score(6) + Score(4) + Score(2)) / 4, metrics.MeanRejectedScore, 1e-5);
+
+        double[] logOdds = [.. new[] { (4, 3), (3, 6), (4, 4), (4, 2) }.Select(p => Score(p.Item1) - Score(p.Item2))];
+        Assert.Equal(logOdds.Average(x => Math.Log(1 + Math.Exp(-x))), metrics.Loss, 1e-5);
+        // All four are less sure than 0.55, or nearly: one is σ(0.29) = 0.566 and wrong.
+        Assert.Equal([(0.5, 3, (1 + 0.5 + 1) / 3), (0.55, 1, 0.0)],
+            metrics.Calibration.Select(bin => (Math.Round(bin.From, 9), bin.PairCount, bin.Observed)));
+        double[] predicted = [.. logOdds.Select(x => 1 / (1 + Math.Exp(-Math.Abs(x))))];
+        Assert.Equal((predicted[0] + predicted[2] + predicted[3]) / 3, metrics.Calibration[0].Predicted, 1e-5);
+        Assert.Equal(
+            (3 * Math.Abs(metrics.Calibration[0].Predicted - 2.5 / 3) + predicted[1]) / 4, metrics.ExpectedCalibrationError, 1e-5);
+        Assert.Empty(metrics.ByConfidence);
+        Assert.InRange(metrics.LengthCorrelation, 0.9, 1);
+    }
+
+    [Fact]
+    public void Ranked_answers_are_measured_pair_by_pair_and_ties_are_left_out()
+    {
+        using var model = LikesLength();
+        Ranking[] rows =
+        [
+            new() { Prompt = "a", Answers = ["b", "bbb", "cc"], Ranks = [3, 1, 2] },         // all three pairs right
+            new() { Prompt = "a", Answers = ["b", "bbb", "cc", "d"], Ranks = [1, 2, 2, 1] }, // all four pairs wrong, two are tied
+        ];
+        var pairs = new[] { ("bbb", "b"), ("bbb", "cc"), ("cc", "b"), ("b", "bbb"), ("b", "cc"), ("d", "bbb"), ("d", "cc") };
+
+        var ranked = Rlhf.EvaluateRewardModel(
+            model, _ml.Data.LoadFromEnumerable(rows), answersColumnName: "Answers", ranksColumnName: "Ranks");
+        var paired = Rlhf.EvaluateRewardModel(model, _ml.Data.LoadFromEnumerable(
+            pairs.Select(p => new Preference { Prompt = "a", Chosen = p.Item1, Rejected = p.Item2 })));
+
+        Assert.Equal((2, 7, 3 / 7.0), (ranked.PromptCount, ranked.PairCount, ranked.Accuracy));
+        Assert.Equal(7, paired.PromptCount);
+        Assert.Equal(
+            paired.Calibration.Select(b => (b.From, b.To, b.PairCount)), ranked.Calibration.Select(b => (b.From, b.To, b.PairCount)));
+        Assert.Equal(
+            paired with { PromptCount = 0, Calibration = [], ByConfidence = [], LengthCorrelation = 0 },
+            ranked with { PromptCount = 0, Calibration = [], ByConfidence = [], LengthCorrelation = 0 });
+    }
+
+    [Fact]
+    public void Ratings_are_ranks_the_other_way_round()
+    {
+        var rows = new[] { new Rated { Prompt = "a", Answers = ["b", "bbb", "cc"], Ratings = [-1, 7, 2.5] } };
+        using var model = LikesLength();
+
+        var metrics = Rlhf.EvaluateRewardModel(
+            model, _ml.Data.LoadFromEnumerable(rows), answersColumnName: "Answers", ratingsColumnName: "Ratings");
+
+        Assert.Equal((3, 1.0), (metrics.PairCount, metrics.Accuracy));
+        Assert.Equal(
+            "EvaluateRewardModel: RanksColumnName, RatingsColumnName is null, but must be one of the two, for there is an " +
+            "AnswersColumnName.",
+            Assert.Throws<ArgumentException>(
+                () => Rlhf.EvaluateRewardModel(model, _ml.Data.LoadFromEnumerable(rows), answersColumnName: "Answers")).Message);
+    }
+
+    /// <summary>Calibration is of what was learned: the normalisation's gain is taken out again.</summary>
+    [Fact]
+    public void Gain_and_bias_change_scores_and_nothing_else()
+    {
+        using var model = LikesLength();
+        var data = _ml.Data.LoadFromEnumerable(Tiny.Preferences);
+        var learned = Rlhf.EvaluateRewardModel(model, data);
+
+        ((Torch.Modules.ScalarGpt)model.Module).Normalize(gain: 10, bias: -3);
+        var normalized = Rlhf.EvaluateRewardModel(model, data);
+
+        Assert.Equal(learned.MeanChosenScore * 10 - 3, normalized.MeanChosenScore, 1e-4);
+        Assert.Equal(learned.Loss, normalized.Loss, 1e-5);
+        Assert.Equal(learned.ExpectedCalibrationError, normalized.ExpectedCalibrationError, 1e-5);
+        Assert.Equal((learned.Accuracy, learned.TieCount), (normalized.Accuracy, normalized.TieCount));
+        Assert.Equal(learned.LengthCorrelation, normalized.LengthCorrelation, 1e-5);
+    }
+
+    [Fact]
+    public void Accuracy_is_told_apart_by_confidence()
+    {
+        using var model = LikesLength();
+        Sure Row(string chosen, string rejected, float weight) =>
+            new() { Prompt = "a", Chosen = chosen, Rejected = rejected, Weight = weight };
+        RewardModelMetrics Measure(params Sure[] rows) =>
+            Rlhf.EvaluateRewardModel(model, _ml.Data.LoadFromEnumerable(rows), weightColumnName: "Weight");
+
+        var few = Measure(Row("bb", "b", 1), Row("b", "bb", 0.25f), Row("b", "bbb", 0.25f), Row("bbb", "b", 0.25f));
+        var many = Measure([.. Enumerable.Range(0, 40).Select(i => i < 20 ? Row("b", "bb", i / 2) : Row("bb", "b", i))]);
+
+        Assert.Equal([new ConfidenceBin(0.25, 0.25, 3, 1 / 3.0), new ConfidenceBin(1, 1, 1, 1)], few.ByConfidence);
+        Assert.Equal(10, many.ByConfidence.Count);
+        Assert.All(many.ByConfidence, bin => Assert.Equal((4, bin.From < 20 ? 0 : 1), (bin.PairCount, bin.Accuracy)));
+        Assert.Equal((0, 1), (many.ByConfidence[0].From, many.ByConfidence[0].To));
     }
 
     [Fact]
@@ -229,7 +319,7 @@ public sealed class EvaluationTests
     /// </summary>
     private static RewardTransformer LikesLength()
     {
-        var model = Tiny.TrainReward(Tiny.Model);
+        var model = Tiny.TrainReward(Tiny.Model, new RewardModelOptions { Normalization = ScoreNormalization.None });
         using var noGrad = torch.no_grad();
         using var scope = torch.NewDisposeScope();
         foreach (var (name, parameter) in model.Module.named_parameters())
@@ -241,6 +331,21 @@ public sealed class EvaluationTests
         Tiny.SetWeight(model.Module, "transformer.wpe.weight", angle.cos() * cosine + angle.sin() * sine);
         Tiny.SetWeight(model.Module, "score.weight", (sine / 16).unsqueeze(0));
         return model;
+    }
+
+    private sealed class Rated
+    {
+        public string Prompt { get; set; } = "";
+        public string[] Answers { get; set; } = [];
+        public double[] Ratings { get; set; } = [];
+    }
+
+    private sealed class Sure
+    {
+        public string Prompt { get; set; } = "";
+        public string Chosen { get; set; } = "";
+        public string Rejected { get; set; } = "";
+        public float Weight { get; set; }
     }
 
     private sealed class Nothing

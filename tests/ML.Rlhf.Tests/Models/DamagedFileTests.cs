@@ -205,6 +205,37 @@ public sealed class DamagedFileTests : IDisposable
             "Update the ML.Rlhf package to read it.");
     }
 
+    /// <summary>Version 1 had gain and bias inside the head; no release wrote it.</summary>
+    [Theory]
+    [InlineData(
+        1, "version 1 has gain and bias inside its head, which is not read any more. ", "Train the reward model again, and save it.")]
+    [InlineData(3, "version 3 is newer than this library (2). ", "Update the ML.Rlhf package to read it.")]
+    public void A_reward_model_of_another_version(byte version, string problem, string fix)
+    {
+        _ml.Model.Save(Tiny.Reward, null, Zip);
+        Edit("Model.key", content =>
+        {
+            int place = content.AsSpan().IndexOf("\u0006Reward"u8) + 1 + "Reward".Length;
+            Assert.Equal(2, BitConverter.ToInt32(content, place));
+            content[place] = version;
+            return content;
+        });
+
+        AssertError<RewardTransformer>($"'{Zip}' cannot be loaded: Model component 'Reward' {problem}", fix);
+    }
+
+    [Theory]
+    [InlineData("\"Gain\":", "\"Gain\":1")]
+    [InlineData("{", "")]
+    public void A_normalisation_that_was_edited(string text, string instead)
+    {
+        _ml.Model.Save(Tiny.Reward, null, Zip);
+        EditText("normalization.json", json => json.Replace(text, instead));
+
+        AssertError<RewardTransformer>($"'{Zip}' cannot be loaded: 'normalization.json' is not what was saved (its checksum differs): ",
+            "the file is damaged or was edited. Copy it or save the model again.");
+    }
+
     [Fact]
     public void A_component_of_a_version_before_the_first_release()
     {

@@ -50,6 +50,8 @@ public sealed class ModelFileTests : IDisposable
 
         Assert.Equal(Tiny.Weights(model), Tiny.Weights(loaded));
         Assert.Equal(model.Score("cat", "meow"), loaded.Score("cat", "meow"));
+        Assert.NotEqual((1, 0), (model.Gain, model.Bias));
+        Assert.Equal((model.Gain, model.Bias), (loaded.Gain, loaded.Bias));
         Assert.Equal(("Prompt", "Answer", "Reward"), (loaded.PromptColumnName, loaded.CompletionColumnName, loaded.ScoreColumnName));
         var chosen = _ml.Data.LoadFromEnumerable(Tiny.Preferences);
         Assert.Equal(model.Transform(chosen).GetColumn<float>("Reward"), loaded.Transform(chosen).GetColumn<float>("Reward"));

@@ -20,7 +20,8 @@ public sealed class RewardModelTrainerTests
     public void Scores_have_mean_0_and_deviation_1_over_the_answers_that_it_was_trained_on()
     {
         using var model = Trainer(new() { Epochs = 3 }).Fit(_ml.Data.LoadFromEnumerable(Tiny.Preferences));
-        using var raw = Trainer(new() { Epochs = 3, NormalizeScores = false }).Fit(_ml.Data.LoadFromEnumerable(Tiny.Preferences));
+        using var raw = Trainer(new() { Epochs = 3, Normalization = ScoreNormalization.None })
+            .Fit(_ml.Data.LoadFromEnumerable(Tiny.Preferences));
 
         var (mean, deviation) = Moments(model);
         Assert.Equal(0, mean, 1e-4);
@@ -60,8 +61,8 @@ public sealed class RewardModelTrainerTests
 
         using var model = trainer.Fit(ml.Data.LoadFromEnumerable(Tiny.Preferences.Append(same).Prepend(same)));
 
-        Assert.Equal(["2 of 10 preferences have the same chosen and rejected answer, as far as the context shows them, and were left " +
-            "out."], warnings);
+        Assert.Equal(["2 of 10 preferences rank no answer above a different one, as far as the context shows them, and were left out."],
+            warnings);
         Assert.Equal(Tiny.Weights(trainer.Fit(ml.Data.LoadFromEnumerable(Tiny.Preferences))), Tiny.Weights(model));
     }
 
@@ -82,8 +83,7 @@ public sealed class RewardModelTrainerTests
         Assert.Equal(
         [
             "1 of 3 rows were left out: their prompts fill the model's context of 32 tokens.",
-            "1 of 3 chosen answers were cut at the model's context of 32 tokens.",
-            "1 of 3 rejected answers were cut at the model's context of 32 tokens.",
+            "2 of 6 answers were cut at the model's context of 32 tokens.",
         ], warnings);
     }
 

@@ -83,16 +83,49 @@ public class ScalarGptTests
     }
 
     [Fact]
-    public void Rescaling_gives_gain_times_score_plus_bias()
+    public void Gain_and_bias_stand_beside_the_head_and_are_set_not_added_up()
     {
         using var noGrad = no_grad();
         var model = TinyGpt.RandomScalar();
         var ids = arange(10).unsqueeze(0);
-        var before = model.Scores(ids);
+        var learned = model.Scores(ids);
+        var weights = TinyGpt.Snapshot(model);
 
-        model.Rescale(gain: 2.5, bias: -0.75);
+        model.Normalize(gain: 4, bias: 9);
+        model.Normalize(gain: 2.5, bias: -0.75);
 
-        Close.Assert(before * 2.5 - 0.75, model.Scores(ids), absolute: 1e-5);
+        Assert.Equal((2.5, -0.75), (model.Gain, model.Bias));
+        Close.Assert(learned * 2.5 - 0.75, model.Scores(ids), absolute: 1e-5);
+        Assert.All(TinyGpt.Snapshot(model), p => Close.Assert(weights[p.Key], p.Value));
+    }
+
+    [Theory]
+    [InlineData(0, 0)]
+    [InlineData(-1, 0)]
+    [InlineData(double.NaN, 0)]
+    [InlineData(double.PositiveInfinity, 0)]
+    [InlineData(1, double.NegativeInfinity)]
+    public void A_gain_that_would_turn_or_lose_the_order_is_refused(double gain, double bias)
+    {
+        Assert.Throws<ArgumentOutOfRangeException>(gain == 1 ? "bias" : "gain", () => TinyGpt.RandomScalar().Normalize(gain, bias));
+    }
+
+    /// <summary>The value function learns in the unit of the scores, and its head at the optimiser's own rate.</summary>
+    [Fact]
+    public void A_value_function_starts_with_the_scores_and_has_gain_and_bias_in_its_head()
+    {
+        using var noGrad = no_grad();
+        var model = TinyGpt.RandomScalar();
+        model.Normalize(gain: 2.5, bias: -0.75);
+        var ids = arange(10).unsqueeze(0);
+        var before = TinyGpt.Snapshot(model);
+
+        var value = model.CloneAsValueFunction();
+
+        Close.Assert(model.Scores(ids), value.Scores(ids), absolute: 1e-5);
+        Assert.Equal((1, 0, 2.5, -0.75), (value.Gain, value.Bias, model.Gain, model.Bias));
+        Close.Assert(before["score.weight"] * 2.5, TinyGpt.Snapshot(value)["score.weight"], relative: 1e-6);
+        Assert.All(TinyGpt.Snapshot(model), p => Close.Assert(before[p.Key], p.Value));
     }
 
     [Fact]
@@ -100,6 +133,7 @@ public class ScalarGptTests
     {
         using var noGrad = no_grad();
         var model = TinyGpt.RandomScalar();
+        model.Normalize(gain: 3, bias: 1);
         var ids = arange(10).unsqueeze(0);
         var before = model.Scores(ids);
         var clone = model.Clone();
@@ -129,7 +163,7 @@ public class ScalarGptTests
     {
         using var model = new ScalarGpt(TinyGpt.Fresh(), new Generator(1, CPU));
         using var clone = model.Clone();
-        model.Rescale(2, 1);
+        using var value = clone.CloneAsValueFunction();
         RewardScoring.Score(model, TinyData.Sequences(rows: 3, length: 4));
     });
 }

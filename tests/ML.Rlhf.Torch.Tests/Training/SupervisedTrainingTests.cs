@@ -4,7 +4,7 @@ using static TorchSharp.torch;
 
 namespace ML.Rlhf.Torch.Tests.Training;
 
-/// <summary>What is particular to pretraining, fine-tuning and reward modelling.</summary>
+/// <summary>What is particular to pretraining and fine-tuning.</summary>
 public class SupervisedTrainingTests
 {
     [Fact]
@@ -107,80 +107,6 @@ public class SupervisedTrainingTests
         Assert.InRange(recorded.Reports[^1].Loss, 0, 0.7); // prompts of one token that occur twice cannot be told apart
         Close.Assert(MeanLoss(model, data), recorded.Reports[^1].ValidationLoss!.Value, relative: 1e-5);
         Assert.False(model.training);
-    }
-
-    [Fact]
-    public void A_reward_model_starts_at_ln_2_learns_the_pairs_and_ends_with_mean_0_and_deviation_1()
-    {
-        var data = TinyData.Preferences(rows: 12);
-        var model = new ScalarGpt(TinyGpt.Fresh(), generator: null);
-        var recorded = new RecordedRun();
-
-        RewardModelTraining.Run(model, data, validation: data, new RewardOptions { BatchSize = 12, Epochs = 60, LearningRate = 1e-2 },
-            recorded.Run);
-
-        double[] chosen = RewardScoring.Score(model, data.Chosen.Sequences), rejected = RewardScoring.Score(model, data.Rejected.Sequences);
-        double[] all = [.. chosen, .. rejected];
-        Close.Assert(Math.Log(2), recorded.Reports[0].Loss, relative: 1e-6);
-        Assert.InRange(recorded.Reports[^1].ValidationLoss!.Value, 0, 0.1);
-        Assert.All(chosen.Zip(rejected), pair => Assert.True(pair.First > pair.Second));
-        Close.Assert(0, all.Average(), absolute: 1e-4);
-        Close.Assert(1, all.Average(s => s * s), relative: 1e-3);
-    }
-
-    [Fact]
-    public void Without_normalisation_the_scores_stay_as_they_were_learned()
-    {
-        var data = TinyData.Preferences(rows: 12);
-        var options = new RewardOptions { BatchSize = 12, Epochs = 5, LearningRate = 1e-2 };
-        double[] Scores(bool normalize)
-        {
-            var model = TinyGpt.RandomScalar();
-            RewardModelTraining.Run(model, data, validation: null, options with { NormalizeScores = normalize }, new RecordedRun().Run);
-            return RewardScoring.Score(model, data.Chosen.Sequences);
-        }
-
-        double[] raw = Scores(normalize: false), normalized = Scores(normalize: true);
-
-        // The same up to one gain and one bias: every ratio of differences is kept.
-        double gain = (normalized[1] - normalized[0]) / (raw[1] - raw[0]);
-        Assert.True(gain > 0);
-        for (int i = 1; i < raw.Length; i++)
-            Close.Assert((raw[i] - raw[0]) * gain, normalized[i] - normalized[0], absolute: 1e-3);
-        Assert.NotEqual(raw[0], normalized[0], tolerance: 1e-3);
-    }
-
-    [Fact]
-    public void Answers_that_all_score_the_same_are_shifted_only()
-    {
-        var same = new TokenSequences();
-        same.Add(1, 2, 3);
-        var data = new PreferenceData(new CompletionData(same, [1]), new CompletionData(same, [1]));
-        var model = TinyGpt.RandomScalar();
-
-        RewardModelTraining.Run(model, data, validation: null, new RewardOptions(), new RecordedRun().Run);
-
-        Close.Assert(0, RewardScoring.Score(model, same)[0], absolute: 1e-5);
-    }
-
-    [Fact]
-    public void Centering_holds_the_scores_near_0()
-    {
-        double Mean(double coefficient)
-        {
-            var model = TinyGpt.RandomScalar(seed: 2);
-            var data = TinyData.Preferences(rows: 12);
-            RewardModelTraining.Run(
-                model, data, validation: null,
-                new RewardOptions
-                {
-                    BatchSize = 12, Epochs = 30, LearningRate = 1e-2, NormalizeScores = false, CenteringCoefficient = coefficient,
-                },
-                new RecordedRun().Run);
-            return RewardScoring.Score(model, data.Chosen.Sequences).Concat(RewardScoring.Score(model, data.Rejected.Sequences)).Average();
-        }
-
-        Assert.True(Math.Abs(Mean(1)) < 0.3 * Math.Abs(Mean(0)), $"{Mean(1)} against {Mean(0)}");
     }
 
     private static double MeanLoss(Gpt model, CompletionData data) => NextTokenLoss.Completions(model, data).Mean;

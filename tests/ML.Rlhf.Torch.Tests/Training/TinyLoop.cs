@@ -71,8 +71,10 @@ internal static class TinyLoop
             var model = TinyGpt.RandomScalar();
             var start = TinyGpt.Snapshot(model);
             var options = Configure(
-                new RewardOptions { Epochs = epochs, BatchSize = BatchSize, NormalizeScores = !s.PlainGradientDescent }, s);
-            RewardModelTraining.Run(model, TinyData.Preferences(Rows), TinyData.Preferences(5, seed: 1), options, recorded.Run);
+                new RewardOptions { Epochs = Math.Max(1, epochs), BatchSize = BatchSize, CenteringCoefficient = 0.01 }, s);
+            RewardModelTraining.Run(
+                model, TinyData.RaggedRankings(Math.Min(Rows, s.Steps * BatchSize)), TinyData.RaggedRankings(5, seed: 1),
+                normalizationTexts: null, options, recorded.Run);
             return (start, TinyGpt.Snapshot(model), recorded.Reports);
         }
 
