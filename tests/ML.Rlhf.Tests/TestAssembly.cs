@@ -3,10 +3,12 @@ using ML.Rlhf.Torch.Native;
 using static TorchSharp.torch;
 
 [assembly: AssemblyFixture(typeof(OneTorchThread))]
+// TorchSharp's scalars may be finalized while libtorch still reads them, when another thread sets off a collection at that moment.
+[assembly: Xunit.v3.Parallelization(Mode = Xunit.Sdk.ParallelMode.None)]
 
 namespace ML.Rlhf.Tests;
 
-/// <summary>Test classes run side by side: more threads below each of them would only cost these tiny models time.</summary>
+/// <summary>More than one thread costs these tiny models time.</summary>
 public sealed class OneTorchThread
 {
     /// <summary>
