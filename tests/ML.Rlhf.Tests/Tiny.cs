@@ -41,6 +41,13 @@ internal static class Tiny
         Rejected = "no" + (char)('a' + i),
     })];
 
+    public static Feedback[] Feedback { get; } = [.. Demonstrations.Select((d, i) => new Feedback
+    {
+        Prompt = d.Prompt,
+        Completion = d.Completion,
+        Label = i % 3 != 0,
+    })];
+
     public static PromptOnly[] Prompts { get; } = [.. Demonstrations.Select(d => new PromptOnly { Prompt = d.Prompt })];
 
     /// <summary>A GPT that completes the column Prompt with up to 6 letters.</summary>

@@ -9,6 +9,7 @@ public class OptionsTests
         [
             new PretrainingOptions(), new SftOptions(), new RewardOptions(), new PolicyOptions(), new GrpoTestOptions(),
             new RlooTestOptions(),
+            new PairOptions(), new FeedbackOptions(), new OddsRatioOptions(),
         ];
         foreach (var options in all)
             options.Validate();

@@ -18,6 +18,12 @@ internal sealed record GrpoTestOptions : GrpoHyperparameters;
 
 internal sealed record RlooTestOptions : RlooHyperparameters;
 
+internal sealed record PairOptions : DpoHyperparameters;
+
+internal sealed record FeedbackOptions : KtoHyperparameters;
+
+internal sealed record OddsRatioOptions : OrpoHyperparameters;
+
 /// <summary>A training run on the CPU that remembers its reports.</summary>
 internal sealed class RecordedRun
 {
@@ -84,6 +90,11 @@ internal static class TinyData
         double[] all = [.. ranks.SelectMany(r => r).Select(rank => (double)rank)];
         return new RankingData(answers, starts, all, Weights: [.. ranks.Select(_ => 1f)], Margins: new float[ranks.Length]);
     }
+
+    public static PreferenceData Preferences(int rows, int seed = 0) => new(Completions(rows, seed + 1000), Completions(rows, seed + 2000));
+
+    public static FeedbackData Feedback(int rows, int seed = 0) =>
+        new(Completions(rows, seed + 3000), [.. Enumerable.Range(0, rows).Select(row => row % 3 == 0)]);
 
     public static TokenSequences Sequences(int rows, int length, int seed = 0)
     {

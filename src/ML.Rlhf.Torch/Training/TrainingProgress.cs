@@ -3,7 +3,7 @@ namespace ML.Rlhf;
 /// <summary>Where a training run stands after a step.</summary>
 public record TrainingProgress
 {
-    /// <summary>The trainer: "GPT", "SFT", "Reward model" or "PPO".</summary>
+    /// <summary>The trainer, such as "GPT", "SFT", "Reward model" or "PPO".</summary>
     public required string Stage { get; init; }
 
     /// <summary>Steps done, from 1. For PPO, updates.</summary>

@@ -49,6 +49,20 @@ public sealed class Ranking
     public float[] Ranks { get; set; } = [];
 }
 
+/// <summary>A row for KTO: a prompt, a completion, and whether people found it a good one.</summary>
+/// <remarks>A line of JSON Lines: <c>{"prompt": "Say hello.", "completion": "Hello!", "label": true}</c></remarks>
+public sealed class Feedback
+{
+    /// <summary>What is asked.</summary>
+    public string Prompt { get; set; } = "";
+
+    /// <summary>The completion that was judged.</summary>
+    public string Completion { get; set; } = "";
+
+    /// <summary>Whether the completion is desirable.</summary>
+    public bool Label { get; set; }
+}
+
 /// <summary>A prompt alone: a row for PPO, and the input of a model that completes prompts.</summary>
 /// <remarks>A line of JSON Lines: <c>{"prompt": "Say hello."}</c></remarks>
 public sealed class PromptOnly

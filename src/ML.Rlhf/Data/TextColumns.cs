@@ -47,6 +47,11 @@ internal static class TextColumns
     public static void RequireSingle(IExceptionContext host, SchemaShape schema, string role, string column) =>
         Require(host, schema, role, column, NumberDataViewType.Single, isVector: false, type => type == NumberDataViewType.Single);
 
+    /// <summary>The same for a column with one Boolean per row.</summary>
+    /// <inheritdoc cref="RequireText(IExceptionContext, SchemaShape, string, string)"/>
+    public static void RequireBoolean(IExceptionContext host, SchemaShape schema, string role, string column) =>
+        Require(host, schema, role, column, BooleanDataViewType.Instance, isVector: false, type => type is BooleanDataViewType);
+
     private static void Require(
         IExceptionContext host, SchemaShape schema, string role, string column, DataViewType expected, bool isVector,
         Predicate<DataViewType> isItem)
@@ -78,6 +83,26 @@ internal static class TextColumns
         var texts = columns.Select(name => Text(cursor, name)).ToArray();
         while (MoveNext(cursor, cancellation))
             yield return Array.ConvertAll(texts, text => text());
+    }
+
+    /// <summary>Streams text columns, and with each row what a Boolean column says of it.</summary>
+    /// <inheritdoc cref="Read(IDataView, IReadOnlyList{string}, CancellationToken)"/>
+    /// <param name="data">The data.</param>
+    /// <param name="columns">Names of columns that <c>RequireText</c> let pass.</param>
+    /// <param name="labelColumn">Name of a column that <c>RequireBoolean</c> let pass.</param>
+    /// <param name="cancellation">Looked at before each row.</param>
+    public static IEnumerable<(string[] Texts, bool Label)> ReadLabeled(
+        IDataView data, IReadOnlyList<string> columns, string labelColumn, CancellationToken cancellation = default)
+    {
+        using var cursor = data.GetRowCursor([.. columns.Select(name => data.Schema[name]), data.Schema[labelColumn]]);
+        var texts = columns.Select(name => Text(cursor, name)).ToArray();
+        var labels = cursor.GetGetter<bool>(data.Schema[labelColumn]);
+        while (MoveNext(cursor, cancellation))
+        {
+            bool label = false;
+            labels(ref label);
+            yield return (Array.ConvertAll(texts, text => text()), label);
+        }
     }
 
     /// <summary>Reads the text of a column in the row that a cursor stands at.</summary>

@@ -6,7 +6,7 @@ namespace ML.Rlhf;
 /// <summary>
 /// From text columns to the tokens that the loops train on. What does not fit is counted and reported, never cut silently.
 /// </summary>
-internal static class Tokenization
+internal static partial class Tokenization
 {
     /// <summary>Documents, each followed by the end token.</summary>
     public static TokenSequences Documents(IDataView data, string textColumn, TextTokenizer tokenizer, CancellationToken cancellationToken)

@@ -103,6 +103,53 @@ public sealed class InvalidOptionsTests
     }
 
     [Fact]
+    public void Dpo()
+    {
+        var options = new DpoOptions
+        {
+            Loss = (DpoLossKind)9, Beta = 0, LabelSmoothing = 0.5, Epochs = 0, BatchSize = 0, ChosenColumnName = "",
+            Sampling = s_badSampling,
+        };
+
+        Assert.Equal(
+            "DpoOptions: Loss is 9, but must be Sigmoid, Hinge, Ipo or Robust; Beta is 0, but must be a finite number above 0; " +
+            "LabelSmoothing is 0.5, but must be in [0, 0.5); Epochs is 0, but must be at least 1; " +
+            $"BatchSize is 0, but must be at least 1; ChosenColumnName is empty, but must be the name of a column; {Sampling}.",
+            Assert.Throws<ArgumentException>(() => _trainers.Dpo(Tiny.Model, options)).Message);
+        Assert.Equal(
+            "DpoOptions: LabelSmoothing is 0.1, but must be 0 with the loss Ipo.",
+            Assert.Throws<ArgumentException>(
+                () => _trainers.Dpo(Tiny.Model, new DpoOptions { Loss = DpoLossKind.Ipo, LabelSmoothing = 0.1 })).Message);
+    }
+
+    [Fact]
+    public void Kto()
+    {
+        var options = new KtoOptions
+        {
+            Beta = double.NaN, DesirableWeight = -1, UndesirableWeight = double.PositiveInfinity, Epochs = 0, BatchSize = 0,
+            LabelColumnName = " ", Sampling = s_badSampling,
+        };
+
+        Assert.Equal(
+            "KtoOptions: Beta is NaN, but must be a finite number above 0; DesirableWeight is -1, but must be a finite number of at " +
+            "least 0; UndesirableWeight is Infinity, but must be a finite number of at least 0; Epochs is 0, but must be at least 1; " +
+            $"BatchSize is 0, but must be at least 1; LabelColumnName is empty, but must be the name of a column; {Sampling}.",
+            Assert.Throws<ArgumentException>(() => _trainers.Kto(Tiny.Model, options)).Message);
+    }
+
+    [Fact]
+    public void Orpo()
+    {
+        var options = new OrpoOptions { Beta = -0.1, Epochs = 0, BatchSize = 0, RejectedColumnName = "", Sampling = s_badSampling };
+
+        Assert.Equal(
+            "OrpoOptions: Beta is -0.1, but must be a finite number of at least 0; Epochs is 0, but must be at least 1; " +
+            $"BatchSize is 0, but must be at least 1; RejectedColumnName is empty, but must be the name of a column; {Sampling}.",
+            Assert.Throws<ArgumentException>(() => _trainers.Orpo(Tiny.Model, options)).Message);
+    }
+
+    [Fact]
     public void Ppo()
     {
         var options = new PpoOptions

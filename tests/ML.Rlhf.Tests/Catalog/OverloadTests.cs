@@ -16,6 +16,9 @@ public sealed class OverloadTests
         Assert.Equal(new GptOptions(), Options(_trainers.Gpt()));
         Assert.Equal(new SupervisedFineTuningOptions(), Options(_trainers.SupervisedFineTuning(Tiny.Model)));
         Assert.Equal(new RewardModelOptions(), Options(_trainers.RewardModel(Tiny.Model)));
+        Assert.Equal(new DpoOptions(), Options(_trainers.Dpo(Tiny.Model)));
+        Assert.Equal(new KtoOptions(), Options(_trainers.Kto(Tiny.Model)));
+        Assert.Equal(new OrpoOptions(), Options(_trainers.Orpo(Tiny.Model)));
         var ppo = new PpoOptions { MaxResponseTokens = 8 };
         Assert.Equal(ppo, Options(_trainers.Ppo(Tiny.Model, s_rule, ppo)));
     }
@@ -32,6 +35,15 @@ public sealed class OverloadTests
         Assert.Equal(
             new RewardModelOptions { PromptColumnName = "A", ChosenColumnName = "B", RejectedColumnName = "C", Epochs = 7 },
             Options(_trainers.RewardModel(Tiny.Model, "A", "B", "C", 7)));
+        Assert.Equal(
+            new DpoOptions { PromptColumnName = "A", ChosenColumnName = "B", RejectedColumnName = "C", Epochs = 7 },
+            Options(_trainers.Dpo(Tiny.Model, "A", "B", "C", 7)));
+        Assert.Equal(
+            new KtoOptions { PromptColumnName = "A", CompletionColumnName = "B", LabelColumnName = "C", Epochs = 7 },
+            Options(_trainers.Kto(Tiny.Model, "A", "B", "C", 7)));
+        Assert.Equal(
+            new OrpoOptions { PromptColumnName = "A", ChosenColumnName = "B", RejectedColumnName = "C", Epochs = 7 },
+            Options(_trainers.Orpo(Tiny.Model, "A", "B", "C", 7)));
     }
 
     /// <summary>A context of 33 tokens holds PPO's default of 32 response tokens.</summary>
@@ -74,6 +86,12 @@ public sealed class OverloadTests
             "options", () => _trainers.SupervisedFineTuning(Tiny.Model, (SupervisedFineTuningOptions)null!));
         Assert.Throws<ArgumentNullException>("model", () => _trainers.RewardModel(null!));
         Assert.Throws<ArgumentNullException>("options", () => _trainers.RewardModel(Tiny.Model, (RewardModelOptions)null!));
+        Assert.Throws<ArgumentNullException>("model", () => _trainers.Dpo(null!));
+        Assert.Throws<ArgumentNullException>("options", () => _trainers.Dpo(Tiny.Model, (DpoOptions)null!));
+        Assert.Throws<ArgumentNullException>("model", () => _trainers.Kto(null!));
+        Assert.Throws<ArgumentNullException>("options", () => _trainers.Kto(Tiny.Model, (KtoOptions)null!));
+        Assert.Throws<ArgumentNullException>("model", () => _trainers.Orpo(null!));
+        Assert.Throws<ArgumentNullException>("options", () => _trainers.Orpo(Tiny.Model, (OrpoOptions)null!));
         Assert.Throws<ArgumentNullException>("model", () => _trainers.Ppo(null!, s_rule));
         Assert.Throws<ArgumentNullException>("reward", () => _trainers.Ppo(Tiny.Model, (ITransformer)null!));
         Assert.Throws<ArgumentNullException>("reward", () => _trainers.Ppo(Tiny.Model, (Func<string, string, float>)null!));

@@ -13,6 +13,9 @@ public enum Stage
     Ppo,
     Grpo,
     Rloo,
+    Dpo,
+    Kto,
+    Orpo,
 }
 
 /// <summary>What a test chooses of a trainer; the rest is as small as it can be.</summary>
@@ -132,6 +135,43 @@ internal static class Stages
                 Progress = s.Progress,
                 CancellationToken = s.CancellationToken,
             }),
+            Stage.Dpo => trainers.Dpo(Tiny.Model, new DpoOptions
+            {
+                Epochs = epochs,
+                BatchSize = BatchSize,
+                PromptColumnName = "Prompt" + s.Suffix,
+                ChosenColumnName = "Chosen" + s.Suffix,
+                RejectedColumnName = "Rejected" + s.Suffix,
+                CompletionColumnName = "Completion" + s.Suffix,
+                Seed = s.Seed,
+                Progress = s.Progress,
+                CancellationToken = s.CancellationToken,
+                ValidationData = s.ValidationData,
+            }),
+            Stage.Kto => trainers.Kto(Tiny.Model, new KtoOptions
+            {
+                Epochs = epochs,
+                BatchSize = BatchSize,
+                PromptColumnName = "Prompt" + s.Suffix,
+                CompletionColumnName = "Completion" + s.Suffix,
+                Seed = s.Seed,
+                Progress = s.Progress,
+                CancellationToken = s.CancellationToken,
+                ValidationData = s.ValidationData,
+            }),
+            Stage.Orpo => trainers.Orpo(Tiny.Model, new OrpoOptions
+            {
+                Epochs = epochs,
+                BatchSize = BatchSize,
+                PromptColumnName = "Prompt" + s.Suffix,
+                ChosenColumnName = "Chosen" + s.Suffix,
+                RejectedColumnName = "Rejected" + s.Suffix,
+                CompletionColumnName = "Completion" + s.Suffix,
+                Seed = s.Seed,
+                Progress = s.Progress,
+                CancellationToken = s.CancellationToken,
+                ValidationData = s.ValidationData,
+            }),
             _ => throw new ArgumentOutOfRangeException(nameof(stage)),
         };
     }
@@ -141,16 +181,17 @@ internal static class Stages
     {
         Stage.Gpt => ml.Data.LoadFromEnumerable(Tiny.Documents),
         Stage.FineTuning => ml.Data.LoadFromEnumerable(Tiny.Demonstrations),
-        Stage.RewardModel => ml.Data.LoadFromEnumerable(Tiny.Preferences),
+        Stage.RewardModel or Stage.Dpo or Stage.Orpo => ml.Data.LoadFromEnumerable(Tiny.Preferences),
+        Stage.Kto => ml.Data.LoadFromEnumerable(Tiny.Feedback),
         _ => ml.Data.LoadFromEnumerable(Tiny.Prompts),
     };
 
-    /// <summary>The columns that the trainer reads, with what errors call them.</summary>
+    /// <summary>The text columns that the trainer reads, with what errors call them.</summary>
     public static (string Column, string Role)[] Inputs(this Stage stage) => stage switch
     {
         Stage.Gpt => [("Text", "text")],
-        Stage.FineTuning => [("Prompt", "prompt"), ("Completion", "completion")],
-        Stage.RewardModel => [("Prompt", "prompt"), ("Chosen", "chosen"), ("Rejected", "rejected")],
+        Stage.FineTuning or Stage.Kto => [("Prompt", "prompt"), ("Completion", "completion")],
+        Stage.RewardModel or Stage.Dpo or Stage.Orpo => [("Prompt", "prompt"), ("Chosen", "chosen"), ("Rejected", "rejected")],
         _ => [("Prompt", "prompt")],
     };
 
@@ -161,7 +202,8 @@ internal static class Stages
     {
         Stage.Gpt => "documents",
         Stage.FineTuning => "demonstrations",
-        Stage.RewardModel => "preferences",
+        Stage.RewardModel or Stage.Dpo or Stage.Orpo => "preferences",
+        Stage.Kto => "judged answers",
         _ => "prompts",
     };
 
@@ -170,9 +212,7 @@ internal static class Stages
         Stage.Gpt => "GptTrainer",
         Stage.FineTuning => "SupervisedFineTuningTrainer",
         Stage.RewardModel => "RewardModelTrainer",
-        Stage.Ppo => "PpoTrainer",
-        Stage.Grpo => "GrpoTrainer",
-        _ => "RlooTrainer",
+        _ => stage + "Trainer",
     };
 
     public static string ProgressName(this Stage stage) => stage switch
@@ -180,9 +220,7 @@ internal static class Stages
         Stage.Gpt => "GPT",
         Stage.FineTuning => "SFT",
         Stage.RewardModel => "Reward model",
-        Stage.Ppo => "PPO",
-        Stage.Grpo => "GRPO",
-        _ => "RLOO",
+        _ => stage.ToString().ToUpperInvariant(),
     };
 }
 

@@ -118,6 +118,9 @@ public sealed class TrainerDataTests : IDisposable
     [InlineData(Stage.Ppo, "Prompt")]
     [InlineData(Stage.Grpo, "Prompt")]
     [InlineData(Stage.Rloo, "Prompt")]
+    [InlineData(Stage.Dpo, "Prompt, Chosen, Rejected")]
+    [InlineData(Stage.Kto, "Prompt, Completion, Label")]
+    [InlineData(Stage.Orpo, "Prompt, Chosen, Rejected")]
     public void Data_without_rows_is_an_error(Stage stage, string columns)
     {
         var data = Subset(stage, []);
@@ -136,7 +139,9 @@ public sealed class TrainerDataTests : IDisposable
         {
             Stage.Gpt => _ml.Data.LoadFromEnumerable(new Document[] { new(), new() }),
             Stage.FineTuning => _ml.Data.LoadFromEnumerable(new Demonstration[] { new() { Prompt = tooLong }, new() { Prompt = tooLong } }),
-            Stage.RewardModel => _ml.Data.LoadFromEnumerable(new Preference[] { new() { Prompt = tooLong, Chosen = "a" }, new() }),
+            Stage.RewardModel or Stage.Dpo or Stage.Orpo => _ml.Data.LoadFromEnumerable(
+                new Preference[] { new() { Prompt = tooLong, Chosen = "a" }, new() }),
+            Stage.Kto => _ml.Data.LoadFromEnumerable(new Feedback[] { new() { Prompt = tooLong }, new() { Prompt = tooLong } }),
             _ => _ml.View(tooLong, tooLong),
         };
 
@@ -183,6 +188,9 @@ public sealed class TrainerDataTests : IDisposable
     [InlineData(Stage.Gpt)]
     [InlineData(Stage.FineTuning)]
     [InlineData(Stage.RewardModel)]
+    [InlineData(Stage.Dpo)]
+    [InlineData(Stage.Kto)]
+    [InlineData(Stage.Orpo)]
     public void Validation_data_is_measured_and_teaches_nothing(Stage stage)
     {
         var progress = new ProgressRecords();
@@ -219,8 +227,10 @@ public sealed class TrainerDataTests : IDisposable
         string path = Path.Combine(_folder, $"{stage}.tsv");
         using (var file = File.Create(path))
             _ml.Data.SaveAsText(rows, file, schema: false);
-        var columns = stage.Inputs().Select((input, i) => new TextLoader.Column(input.Column, DataKind.String, i)).ToArray();
-        return _ml.Data.LoadFromTextFile(path, columns, hasHeader: true, allowQuoting: true);
+        var columns = stage.Inputs().Select((input, i) => new TextLoader.Column(input.Column, DataKind.String, i)).ToList();
+        if (stage == Stage.Kto)
+            columns.Add(new TextLoader.Column("Label", DataKind.Boolean, columns.Count));
+        return _ml.Data.LoadFromTextFile(path, [.. columns], hasHeader: true, allowQuoting: true);
     }
 
     private IDataView JsonLines(Stage stage)
@@ -230,7 +240,8 @@ public sealed class TrainerDataTests : IDisposable
         {
             Stage.Gpt => Write(Tiny.Documents),
             Stage.FineTuning => Write(Tiny.Demonstrations),
-            Stage.RewardModel => Write(Tiny.Preferences),
+            Stage.RewardModel or Stage.Dpo or Stage.Orpo => Write(Tiny.Preferences),
+            Stage.Kto => Write(Tiny.Feedback),
             _ => Write(Tiny.Prompts),
         };
 
@@ -262,7 +273,8 @@ public sealed class TrainerDataTests : IDisposable
     {
         Stage.Gpt => _ml.Data.LoadFromEnumerable(order.Select(i => Tiny.Documents[i]).ToArray()),
         Stage.FineTuning => _ml.Data.LoadFromEnumerable(order.Select(i => Tiny.Demonstrations[i]).ToArray()),
-        Stage.RewardModel => _ml.Data.LoadFromEnumerable(order.Select(i => Tiny.Preferences[i]).ToArray()),
+        Stage.RewardModel or Stage.Dpo or Stage.Orpo => _ml.Data.LoadFromEnumerable(order.Select(i => Tiny.Preferences[i]).ToArray()),
+        Stage.Kto => _ml.Data.LoadFromEnumerable(order.Select(i => Tiny.Feedback[i]).ToArray()),
         _ => _ml.Data.LoadFromEnumerable(order.Select(i => Tiny.Prompts[i]).ToArray()),
     };
 }

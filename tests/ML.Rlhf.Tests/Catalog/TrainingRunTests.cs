@@ -31,6 +31,9 @@ public sealed class TrainingRunTests
     [InlineData(Stage.Ppo)]
     [InlineData(Stage.Grpo)]
     [InlineData(Stage.Rloo)]
+    [InlineData(Stage.Dpo)]
+    [InlineData(Stage.Kto)]
+    [InlineData(Stage.Orpo)]
     public void The_model_that_it_starts_from_stays_as_it_is(Stage stage)
     {
         var before = Tiny.Weights(Tiny.Model);

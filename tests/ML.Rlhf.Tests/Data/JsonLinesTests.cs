@@ -132,6 +132,8 @@ public sealed class JsonLinesTests : IDisposable
         Assert.Equal("t", Rows<Document>(Write("1.jsonl", """{"text":"t"}""")).Single().Text);
         var demonstration = Rows<Demonstration>(Write("2.jsonl", """{"prompt":"p","completion":"c"}""")).Single();
         Assert.Equal(("p", "c"), (demonstration.Prompt, demonstration.Completion));
+        var feedback = Rows<Feedback>(Write("5.jsonl", """{"prompt":"p","completion":"c","label":true}""")).Single();
+        Assert.Equal(("p", "c", true), (feedback.Prompt, feedback.Completion, feedback.Label));
         var preference = Rows<Preference>(Write("3.jsonl", """{"prompt":"p","chosen":"c","rejected":"r"}""")).Single();
         Assert.Equal(("p", "c", "r"), (preference.Prompt, preference.Chosen, preference.Rejected));
         Assert.Equal(1.25f, Rows<ScoredCompletion>(Write("4.jsonl", """{"score":1.25}""")).Single().Score);

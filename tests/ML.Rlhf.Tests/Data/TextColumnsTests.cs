@@ -17,6 +17,7 @@ public sealed class TextColumnsTests
         public float Number { get; set; }
         public double Precise { get; set; }
         public int[] Numbers { get; set; } = [];
+        public bool Flag { get; set; }
     }
 
     [Fact]
@@ -134,6 +135,27 @@ public sealed class TextColumnsTests
         TextColumns.RequireText(Host, Data().Schema, "prompt", "A");
     }
 
+    [Fact]
+    public void A_label_comes_with_its_texts_whatever_the_order_of_the_columns()
+    {
+        var rows = TextColumns.ReadLabeled(Data(), ["B", "A"], "Flag", Stop).Select(row => (row.Texts[0], row.Texts[1], row.Label));
+
+        Assert.Equal([("b1", "a1", false), ("b2", "a2", true)], rows);
+    }
+
+    [Theory]
+    [InlineData("Nope", "Could not find label column 'Nope' (Parameter 'inputSchema')")]
+    [InlineData("Number", "Schema mismatch for label column 'Number': expected Boolean, got Single (Parameter 'inputSchema')")]
+    [InlineData("A", "Schema mismatch for label column 'A': expected Boolean, got String (Parameter 'inputSchema')")]
+    public void A_label_that_is_no_Boolean_is_an_error_in_the_words_of_ML_NET(string column, string message)
+    {
+        var shape = Schemas.Shape(Data().Schema);
+
+        Assert.Equal(message, Assert.Throws<ArgumentOutOfRangeException>(
+            () => TextColumns.RequireBoolean(Host, shape, "label", column)).Message);
+        TextColumns.RequireBoolean(Host, shape, "label", "Flag");
+    }
+
     private static CancellationToken Stop => TestContext.Current.CancellationToken;
 
     private IHost Host => ((IHostEnvironment)_ml).Register("Test");
@@ -141,6 +163,6 @@ public sealed class TextColumnsTests
     private IDataView Data() => _ml.Data.LoadFromEnumerable(new[]
     {
         new Row { A = "a1", B = "b1", Many = ["x", "y"], Numbers = [3, -4], Number = 0.5f },
-        new Row { A = "a2", B = "b2" },
+        new Row { A = "a2", B = "b2", Flag = true },
     });
 }

@@ -8,7 +8,8 @@ internal static class TinyLoop
 {
     private const int Rows = 16, BatchSize = 8;
 
-    public static TheoryData<string> Names => ["GPT", "SFT", "Reward model", "PPO", "PPO, shared trunk, text", "GRPO", "RLOO"];
+    public static TheoryData<string> Names =>
+        ["GPT", "SFT", "Reward model", "PPO", "PPO, shared trunk, text", "GRPO", "RLOO", "DPO", "KTO", "ORPO"];
 
     /// <summary>What a test varies.</summary>
     public sealed record Settings
@@ -31,7 +32,7 @@ internal static class TinyLoop
     public static (Dictionary<string, Tensor> Before, Dictionary<string, Tensor> After, List<TrainingProgress> Reports) Run(
         string name, Settings s)
     {
-        int epochs = s.Steps * BatchSize / Rows;
+        int rows = Math.Min(Rows, s.Steps * BatchSize), epochs = s.Steps * BatchSize / rows;
         var recorded = new RecordedRun(s.Seed, s.OnReport);
         if (name.StartsWith("PPO", StringComparison.Ordinal))
         {
@@ -71,9 +72,9 @@ internal static class TinyLoop
             var model = TinyGpt.RandomScalar();
             var start = TinyGpt.Snapshot(model);
             var options = Configure(
-                new RewardOptions { Epochs = Math.Max(1, epochs), BatchSize = BatchSize, CenteringCoefficient = 0.01 }, s);
+                new RewardOptions { Epochs = epochs, BatchSize = BatchSize, CenteringCoefficient = 0.01 }, s);
             RewardModelTraining.Run(
-                model, TinyData.RaggedRankings(Math.Min(Rows, s.Steps * BatchSize)), TinyData.RaggedRankings(5, seed: 1),
+                model, TinyData.RaggedRankings(rows), TinyData.RaggedRankings(5, seed: 1),
                 normalizationTexts: null, options, recorded.Run);
             return (start, TinyGpt.Snapshot(model), recorded.Reports);
         }
@@ -87,10 +88,25 @@ internal static class TinyLoop
                 s);
             LanguageModelTraining.Run(gpt, TinyData.Sequences(20, 10), TinyData.Sequences(3, 11, seed: 1), options, recorded.Run);
         }
+        else if (name == "DPO")
+        {
+            var options = Configure(new PairOptions { Epochs = epochs, BatchSize = BatchSize }, s);
+            DpoTraining.Run(gpt, TinyData.Preferences(rows), TinyData.Preferences(5, seed: 1), options, recorded.Run);
+        }
+        else if (name == "KTO")
+        {
+            var options = Configure(new FeedbackOptions { Epochs = epochs, BatchSize = BatchSize }, s);
+            KtoTraining.Run(gpt, TinyData.Feedback(rows), TinyData.Feedback(5, seed: 1), options, recorded.Run);
+        }
+        else if (name == "ORPO")
+        {
+            var options = Configure(new OddsRatioOptions { Epochs = epochs, BatchSize = BatchSize }, s);
+            OrpoTraining.Run(gpt, TinyData.Preferences(rows), TinyData.Preferences(5, seed: 1), options, recorded.Run);
+        }
         else
         {
             var options = Configure(new SftOptions { Epochs = epochs, BatchSize = BatchSize, Dropout = s.Dropout }, s);
-            SupervisedFineTuning.Run(gpt, TinyData.Completions(Rows), TinyData.Completions(5, seed: 1), options, recorded.Run);
+            SupervisedFineTuning.Run(gpt, TinyData.Completions(rows), TinyData.Completions(5, seed: 1), options, recorded.Run);
         }
         return (before, TinyGpt.Snapshot(gpt), recorded.Reports);
     }

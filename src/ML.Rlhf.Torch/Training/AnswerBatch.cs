@@ -1,0 +1,82 @@
+using ML.Rlhf.Torch.Functional;
+using ML.Rlhf.Torch.Modules;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace ML.Rlhf.Torch.Training;
+
+/// <summary>
+/// Some prompts with their completions as tensors, padded on the right. B = rows, T = longest row, N = completion tokens of all rows.
+/// </summary>
+/// <param name="Ids">int64 (B, T).</param>
+/// <param name="States">Which of the B·T states predicts each completion token, int64 (N).</param>
+/// <param name="Tokens">Those tokens, int64 (N).</param>
+/// <param name="Rows">The row that each belongs to, int64 (N).</param>
+/// <param name="Lengths">Completion tokens of each row, float32 (B).</param>
+internal sealed record AnswerBatch(Tensor Ids, Tensor States, Tensor Tokens, Tensor Rows, Tensor Lengths)
+{
+    public static AnswerBatch Create(IReadOnlyList<(CompletionData Data, int Row)> answers, Device device)
+    {
+        var batch = PaddedBatch.Create(answers.Count, i => answers[i].Data.Sequences[answers[i].Row], device);
+        long width = batch.Ids.shape[1];
+        List<long> states = [], tokens = [], rows = [];
+        var lengths = new float[answers.Count];
+        for (int i = 0; i < answers.Count; i++)
+        {
+            var (data, row) = answers[i];
+            var sequence = data.Sequences[row];
+            lengths[i] = sequence.Length - data.PromptLengths[row];
+            for (int t = data.PromptLengths[row]; t < sequence.Length; t++)
+            {
+                states.Add(i * width + t - 1); // the state that predicts token t
+                tokens.Add(sequence[t]);
+                rows.Add(i);
+            }
+        }
+        return new AnswerBatch(batch.Ids, tensor(states, device: device), tensor(tokens, device: device), tensor(rows, device: device),
+            tensor(lengths, device: device));
+    }
+
+    /// <summary>The chosen answers of some pairs, and then the rejected ones: one forward pass for both.</summary>
+    public static AnswerBatch Create(PreferenceData pairs, int[] rows, Device device) =>
+        Create([.. rows.Select(row => (pairs.Chosen, row)), .. rows.Select(row => (pairs.Rejected, row))], device);
+
+    /// <summary>What belongs to the chosen and to the rejected answers in a tensor (2b) of such a batch, (b) each.</summary>
+    public static (Tensor Chosen, Tensor Rejected) Halves(Tensor perAnswer)
+    {
+        long pairs = perAnswer.shape[0] / 2;
+        return (perAnswer.narrow(0, 0, pairs), perAnswer.narrow(0, pairs, pairs));
+    }
+
+    /// <summary>Pairs per pass when nothing is learned.</summary>
+    public static int EvaluationPairs(Gpt model) => Math.Max(1, NextTokenLoss.EvaluationRows(model.Architecture) / 2);
+
+    /// <summary>Tokens of some pairs.</summary>
+    public static long TokenCount(PreferenceData pairs, int[] rows) =>
+        rows.Sum(row => (long)pairs.Chosen.Sequences.Length(row) + pairs.Rejected.Sequences.Length(row));
+
+    /// <summary>log π(completion | prompt): the sum over the completion's tokens, its end token included, (B).</summary>
+    public Tensor LogProbs(Gpt model)
+    {
+        using var scope = NewDisposeScope();
+        var hidden = model.Hidden(Ids).flatten(0, 1).index_select(0, States);                 // (N, C)
+        var perToken = LogProbabilities.OfTokens(model.Logits(hidden), Tokens);               // (N)
+        return zeros_like(Lengths).index_add(0, Rows, perToken, alpha: 1).MoveToOuterDisposeScope(); // (B)
+    }
+
+    /// <summary>log π of all completions of some data, without gradients, in batches of similar length.</summary>
+    public static float[] LogProbs(Gpt model, CompletionData data, TrainingRun run)
+    {
+        using var noGrad = no_grad();
+        var logProbs = new float[data.Count];
+        foreach (int[] rows in Batches.ByLength(data.Count, NextTokenLoss.EvaluationRows(model.Architecture), data.Sequences.Length))
+        {
+            run.ThrowIfCanceled();
+            using var scope = NewDisposeScope();
+            var sums = Create([.. rows.Select(row => (data, row))], model.Device).LogProbs(model).cpu().data<float>().ToArray();
+            for (int i = 0; i < rows.Length; i++)
+                logProbs[rows[i]] = sums[i];
+        }
+        return logProbs;
+    }
+}

@@ -1,0 +1,58 @@
+using Microsoft.ML;
+
+namespace ML.Rlhf.Tests.Dpo;
+
+public sealed class DpoTrainerTests
+{
+    private readonly MLContext _ml = new(seed: 1);
+
+    [Theory]
+    [InlineData(DpoLossKind.Sigmoid, 0)]
+    [InlineData(DpoLossKind.Sigmoid, 0.1)]
+    [InlineData(DpoLossKind.Hinge, 0)]
+    [InlineData(DpoLossKind.Ipo, 0)]
+    [InlineData(DpoLossKind.Robust, 0.1)]
+    public void It_learns_what_people_prefer_with_every_loss(DpoLossKind loss, double labelSmoothing)
+    {
+        var progress = new ProgressRecords();
+        var options = new DpoOptions
+        {
+            Loss = loss, LabelSmoothing = labelSmoothing, Epochs = 40, LearningRate = 3e-3, Progress = progress,
+        };
+
+        Trainer(options).Fit(_ml.Data.LoadFromEnumerable(Tiny.Preferences)).Dispose();
+
+        var last = (PreferenceProgress)progress[^1];
+        Assert.Equal(1, last.RewardAccuracy);
+        Assert.True(last.ChosenReward > last.RejectedReward + 0.3, $"{last}");
+    }
+
+    [Fact]
+    public void The_model_completes_prompts_as_the_one_before_samples()
+    {
+        var data = _ml.Data.LoadFromEnumerable(Tiny.Preferences);
+        var other = new SamplingOptions { MaxNewTokens = 2, Temperature = 0.5f };
+        using var kept = Trainer(new()).Fit(data);
+        using var changed = Trainer(new() { Sampling = other }).Fit(data);
+
+        Assert.Equal(Tiny.Model.Sampling, kept.Sampling);
+        Assert.Equal(other, changed.Sampling);
+        var rows = _ml.Data.CreateEnumerable<Generated>(kept.Transform(data), reuseRowObject: false);
+        Assert.Equal(Tiny.Preferences.Select(p => (p.Prompt, kept.Generate(p.Prompt))), rows.Select(row => (row.Prompt!, row.Completion)));
+    }
+
+    [Fact]
+    public void The_log_tells_accuracy_and_margin()
+    {
+        var ml = new MLContext(seed: 1);
+        var lines = new List<string>();
+        ml.Log += (_, e) => lines.Add(e.Message);
+
+        ml.Rlhf().Trainers.Dpo(Tiny.Model).Fit(ml.Data.LoadFromEnumerable(Tiny.Preferences)).Dispose();
+
+        Assert.Contains(lines, line => line.Contains(" DPO step 1/1 loss 0.6931 accuracy ", StringComparison.Ordinal)
+            && line.Contains(" margin ", StringComparison.Ordinal));
+    }
+
+    private DpoTrainer Trainer(DpoOptions options) => _ml.Rlhf().Trainers.Dpo(Tiny.Model, options);
+}
