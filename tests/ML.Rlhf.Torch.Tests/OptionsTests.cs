@@ -34,6 +34,48 @@ public class OptionsTests
     }
 
     [Fact]
+    public void Alarms_that_cannot_be_are_reported_with_the_others()
+    {
+        var wrong = new PolicyOptions
+        {
+            ClipRange = -1,
+            Alarms = new AlarmOptions
+            {
+                Policy = (AlarmPolicy)9,
+                Policies = new Dictionary<AlarmKind, AlarmPolicy>
+                {
+                    [(AlarmKind)77] = AlarmPolicy.Log,
+                    [AlarmKind.HighKl] = (AlarmPolicy)8,
+                },
+                MaxKl = 0, MinEntropy = -1, MaxLengthZScore = double.NaN, MaxEndRateFall = 2, MaxClipFraction = 0, MaxRatioMean = 1,
+            },
+        };
+
+        Assert.Equal(
+            "PolicyOptions: ClipRange is -1, but must be above 0; Alarms.Policy is 9, but must be Ignore, Log, Stop or RollBack; " +
+            "A key of Alarms.Policies is 77, but must be an AlarmKind; " +
+            "Alarms.Policies[HighKl] is 8, but must be Ignore, Log, Stop or RollBack; Alarms.MaxKl is 0, but must be above 0; " +
+            "Alarms.MinEntropy is -1, but must be at least 0; Alarms.MaxLengthZScore is NaN, but must be above 0; " +
+            "Alarms.MaxEndRateFall is 2, but must be in [0, 1]; Alarms.MaxClipFraction is 0, but must be above 0; " +
+            "Alarms.MaxRatioMean is 1, but must be above 1.", Assert.Throws<ArgumentException>(wrong.Validate).Message);
+    }
+
+    [Fact]
+    public void A_policy_of_its_own_goes_before_the_policy_of_all()
+    {
+        var alarms = new AlarmOptions
+        {
+            Policy = AlarmPolicy.RollBack,
+            Policies = new Dictionary<AlarmKind, AlarmPolicy> { [AlarmKind.HighKl] = AlarmPolicy.Log },
+        };
+
+        Assert.Equal(AlarmPolicy.Log, alarms.PolicyOf(AlarmKind.HighKl));
+        Assert.Equal(AlarmPolicy.RollBack, alarms.PolicyOf(AlarmKind.LowEntropy));
+        Assert.False(new AlarmOptions().MayGoBack);
+        Assert.True(alarms.MayGoBack);
+    }
+
+    [Fact]
     public void Sampling_options_report_all_their_problems_at_once()
     {
         var wrong = new SamplingOptions

@@ -37,12 +37,14 @@ internal sealed class RecordedRun
             onReport?.Invoke(progress);
         },
         log: _ => { },
-        warn: _ => { },
+        warn: message => Warnings.Add(message),
         checkCanceled: () => { });
 
     public TrainingRun Run { get; }
 
     public List<TrainingProgress> Reports { get; } = [];
+
+    public List<string> Warnings { get; } = [];
 
     /// <summary>What a run of PPO reported.</summary>
     public IEnumerable<PpoProgress> Updates => Reports.Cast<PpoProgress>();

@@ -68,6 +68,43 @@ internal sealed class AdamW : IDisposable
         return norm;
     }
 
+    /// <summary>L2 norm of the parameters.</summary>
+    public double WeightNorm()
+    {
+        using var noGrad = no_grad();
+        using var scope = NewDisposeScope();
+        return _parameters.Values.norm().ToDouble();
+    }
+
+    /// <summary>Room for a <see cref="Snapshot"/>.</summary>
+    public AdamWState NewState()
+    {
+        Tensor Room() => empty_like(_parameters.Values).DetachFromDisposeScope();
+        return new AdamWState(Room(), Room(), Room());
+    }
+
+    /// <summary>Copies the parameters and the memory of their gradients.</summary>
+    public void Snapshot(AdamWState into)
+    {
+        using var noGrad = no_grad();
+        using var scope = NewDisposeScope();
+        into.Values.copy_(_parameters.Values);
+        into.Mean.copy_(_mean);
+        into.Square.copy_(_square);
+        into.Step = _step;
+    }
+
+    /// <summary>Goes back to a <see cref="Snapshot"/>.</summary>
+    public void Restore(AdamWState state)
+    {
+        using var noGrad = no_grad();
+        using var scope = NewDisposeScope();
+        _parameters.Values.copy_(state.Values);
+        _mean.copy_(state.Mean);
+        _square.copy_(state.Square);
+        _step = state.Step;
+    }
+
     /// <summary>Gives the parameters back to their modules and frees the optimiser's state.</summary>
     public void Dispose()
     {
@@ -81,4 +118,7 @@ internal sealed class AdamW : IDisposable
 /// <summary>A gradient with a NaN or an infinity: the step was not taken.</summary>
 internal sealed class NonFiniteGradientException(double norm) : InvalidOperationException(
     $"The gradient's norm is {norm}, so training cannot go on; no weight was changed by this step. " +
-    "Lower the learning rate, lengthen the warm-up, or look for extreme values in the data.");
+    "Lower the learning rate, lengthen the warm-up, or look for extreme values in the data.")
+{
+    public double Norm => norm;
+}

@@ -13,8 +13,10 @@ internal delegate double[] EpisodeScorer(IReadOnlyList<Episode> episodes);
 /// <param name="endToken">The token that ends a response.</param>
 /// <param name="options">Lengths, temperature, what an unfinished response is worth.</param>
 /// <param name="run">Randomness and cancellation.</param>
+/// <param name="goldScorer">Scores the responses for those who watch; null for none.</param>
 internal sealed class EpisodeSource(
-    Gpt policy, TokenSequences prompts, EpisodeScorer scorer, int endToken, PolicyHyperparameters options, TrainingRun run)
+    Gpt policy, TokenSequences prompts, EpisodeScorer scorer, int endToken, PolicyHyperparameters options, TrainingRun run,
+    EpisodeScorer? goldScorer = null)
 {
     private readonly IEnumerator<int> _promptRows = Endless(prompts.Count, new RandomStream(run.Seed, key: 1)).GetEnumerator();
     private readonly SamplingOptions _sampling = new()
@@ -55,6 +57,11 @@ internal sealed class EpisodeSource(
         }
         return scores;
     }
+
+    /// <summary>The gold scores of episodes, just as they are; null where there is no gold reward.</summary>
+    /// <exception cref="InvalidOperationException">The scorer gave another number of scores, or one that is not finite.</exception>
+    public double[]? GoldScore(Episode[] episodes) =>
+        goldScorer is null ? null : EpisodeScores.Require(goldScorer(episodes), episodes.Length);
 
     /// <summary>Prompt indices in a random order, and in a new one each time they run out.</summary>
     private static IEnumerable<int> Endless(int count, RandomStream random)

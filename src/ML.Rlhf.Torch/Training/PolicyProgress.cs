@@ -66,11 +66,13 @@ public record PolicyProgress : TrainingProgress
     /// </summary>
     public required double LogProbDrift { get; init; }
 
-    /// <summary>Optimiser steps that the update made; fewer than planned where <see cref="PolicyHyperparameters.MaxUpdateKl"/> ended
-    /// it.</summary>
+    /// <summary>
+    /// Optimiser steps that the update made; fewer than planned where <see cref="PolicyHyperparameters.MaxUpdateKl"/> or an alarm ended it.
+    /// Without any, losses are 0 and ratios 1.
+    /// </summary>
     public required int OptimizerSteps { get; init; }
 
-    /// <summary>What the update gave reason to worry about; empty when all is well.</summary>
+    /// <summary>What has begun to look wrong, and what was done about it; empty when all is well.</summary>
     public IReadOnlyList<TrainingAlarm> Alarms { get; init; } = [];
 
     /// <summary>Episodes per second since the run began.</summary>

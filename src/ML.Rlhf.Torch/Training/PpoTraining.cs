@@ -11,7 +11,8 @@ namespace ML.Rlhf.Torch.Training;
 /// policy began; and whatever scores the episodes. They share no storage, but for a value function whose trunk is the policy itself.
 /// </summary>
 internal sealed class PpoTraining(
-    Gpt policy, ScalarGpt value, Gpt reference, EpisodeScorer scorer, int endToken, PpoHyperparameters options, TrainingRun run)
+    Gpt policy, ScalarGpt value, Gpt reference, EpisodeScorer scorer, int endToken, PpoHyperparameters options, TrainingRun run,
+    EpisodeScorer? goldScorer = null)
 {
     private readonly bool _sharedTrunk = ReferenceEquals(value.Trunk, policy);
     private readonly KlController _kl = new(
@@ -29,9 +30,10 @@ internal sealed class PpoTraining(
         using var policyOptimizer = _sharedTrunk ? new AdamW(options, value) : new AdamW(options, policy);
         using var valueOptimizer = _sharedTrunk ? null : new AdamW(options, value);
         using var average = options.EmaDecay is { } decay ? new WeightAverage(policyOptimizer.Parameters, decay) : null;
+        using var guard = new PolicyGuard(options, run, average, policyOptimizer, valueOptimizer);
         int updates = Batches.Count(options.Episodes, options.EpisodesPerUpdate);
         LearningRateSchedule.WarnOfLongWarmup(options, updates, run);
-        var source = new EpisodeSource(policy, prompts, scorer, endToken, options, run);
+        var source = new EpisodeSource(policy, prompts, scorer, endToken, options, run, goldScorer);
         var mix = pretraining is null ? null : new PretrainingMix(pretraining, options, run);
         var shuffles = new RandomStream(run.Seed, key: 2);
 
@@ -44,43 +46,54 @@ internal sealed class PpoTraining(
             // 1. Sample a response to each prompt, and score it. No dispose scope is open here: the scorer may be a user's code.
             var episodes = source.Sample(update);
             double[] scores = source.Score(episodes);
+            double[]? goldScores = source.GoldScore(episodes);
 
-            double learningRate = LearningRateSchedule.At(options, update, updates), norm = 0;
+            double learningRate = LearningRateSchedule.At(options, update, updates) * guard.LearningRateFactor, norm = 0;
             using (NewDisposeScope())
             {
                 // 2. What the models say of the episodes; rewards and advantages.
                 var rollout = Evaluate(episodes, scores, statistics);
 
-                // 3. Several passes over the episodes in minibatches, in a fresh order each.
-                foreach (int[] rows in Batches.Minibatches(
-                    episodes.Length, options.EpochsPerUpdate, options.MinibatchesPerEpoch, ref shuffles))
+                // 3. Unless they raise an alarm, several passes over the episodes in minibatches, in a fresh order each.
+                guard.Learn(update, RolloutMeasures.Of(statistics, episodes, scores, goldScores), statistics, () =>
                 {
-                    run.ThrowIfCanceled();
-                    policyOptimizer.ZeroGradients();
-                    valueOptimizer?.ZeroGradients();
-                    AccumulateGradients(rollout, rows, statistics);
-                    if (statistics.StepKl > options.MaxUpdateKl)
-                        break;
-                    mix?.AccumulateGradients(policy, policyOptimizer.Gradients);
-                    norm = policyOptimizer.Step(learningRate);
-                    valueOptimizer?.Step(learningRate);
-                    statistics.OptimizerSteps++;
-                }
+                    foreach (int[] rows in Batches.Minibatches(
+                        episodes.Length, options.EpochsPerUpdate, options.MinibatchesPerEpoch, ref shuffles))
+                    {
+                        run.ThrowIfCanceled();
+                        policyOptimizer.ZeroGradients();
+                        valueOptimizer?.ZeroGradients();
+                        AccumulateGradients(rollout, rows, statistics);
+                        if (statistics.StepKl > options.MaxUpdateKl)
+                            break;
+                        mix?.AccumulateGradients(policy, policyOptimizer.Gradients);
+                        norm = policyOptimizer.Step(learningRate);
+                        valueOptimizer?.Step(learningRate);
+                        statistics.OptimizerSteps++;
+                    }
+                });
             }
 
-            // 4. Report; then steer β and take the new weights into the average.
+            // 4. Report; then, where something was learned, steer β and take the new weights into the average.
             run.CountTokens(episodes.Sum(e => (long)e.Prompt.Length + e.Response.Length));
             run.Report(new PpoProgress(
                 statistics.Progress(run, update, updates, episodes, scores, _kl.Coefficient, learningRate, norm))
             {
-                ValueLoss = statistics.ValueLoss / statistics.Steps,
-                ValueClipFraction = statistics.ValueClipFraction / statistics.Steps,
+                GoldScore = goldScores?.Average(),
+                Alarms = guard.Alarms,
+                ValueLoss = statistics.PerStep(statistics.ValueLoss),
+                ValueClipFraction = statistics.PerStep(statistics.ValueClipFraction),
                 ExplainedVariance = statistics.ExplainedVariance,
                 PretrainingLoss = mix?.Loss,
                 PretrainingGradientRatio = mix?.GradientRatio,
             });
-            _kl.Update(statistics.Kl, episodes.Length);
-            average?.Update();
+            if (guard.IsOver)
+                break;
+            if (statistics.OptimizerSteps > 0)
+            {
+                _kl.Update(statistics.Kl, episodes.Length);
+                average?.Update();
+            }
         }
         average?.Apply();
     }

@@ -18,10 +18,10 @@ internal sealed class PretrainingMix(TokenSequences corpus, PpoHyperparameters o
     private int _steps;
 
     /// <summary>Mean loss per token of the steps since the last reset, in nats, before its coefficient.</summary>
-    public double Loss => _loss / _steps;
+    public double Loss => _loss / Math.Max(1, _steps);
 
     /// <summary>Mean ratio of the gradient's norm to that of the loss it was added to.</summary>
-    public double GradientRatio => _gradientRatio / _steps;
+    public double GradientRatio => _gradientRatio / Math.Max(1, _steps);
 
     /// <summary>Begins an update.</summary>
     public void Reset() => (_loss, _gradientRatio, _steps) = (0, 0, 0);

@@ -10,7 +10,8 @@ namespace ML.Rlhf.Torch.Training;
 /// less the KL penalty, is above the mean of the other responses to the same prompt.
 /// </summary>
 internal sealed class RlooTraining(
-    Gpt policy, Gpt reference, EpisodeScorer scorer, int endToken, RlooHyperparameters options, TrainingRun run)
+    Gpt policy, Gpt reference, EpisodeScorer scorer, int endToken, RlooHyperparameters options, TrainingRun run,
+    EpisodeScorer? goldScorer = null)
 {
     /// <summary>Runs all updates.</summary>
     /// <param name="prompts">At least one; each leaves room for a whole response in the policy's context.</param>
@@ -19,9 +20,11 @@ internal sealed class RlooTraining(
         policy.eval(); // no dropout anywhere, while gradients still flow
         reference.Freeze();
         using var optimizer = new AdamW(options, policy);
+        using var average = options.EmaDecay is { } decay ? new WeightAverage(optimizer.Parameters, decay) : null;
+        using var guard = new PolicyGuard(options, run, average, optimizer);
         int updates = Batches.Count(options.Episodes, options.EpisodesPerUpdate);
         LearningRateSchedule.WarnOfLongWarmup(options, updates, run);
-        var source = new EpisodeSource(policy, prompts, scorer, endToken, options, run);
+        var source = new EpisodeSource(policy, prompts, scorer, endToken, options, run, goldScorer);
         var shuffles = new RandomStream(run.Seed, key: 2);
 
         for (int update = 0; update < updates; update++)
@@ -33,37 +36,47 @@ internal sealed class RlooTraining(
             //    code.
             var episodes = source.Sample(update, options.GroupSize);
             double[] scores = source.Score(episodes);
+            double[]? goldScores = source.GoldScore(episodes);
 
-            double learningRate = LearningRateSchedule.At(options, update, updates), norm = 0;
+            double learningRate = LearningRateSchedule.At(options, update, updates) * guard.LearningRateFactor, norm = 0;
             using (NewDisposeScope())
             {
                 // 2. What the models say of the episodes; KL penalty, and advantages within each group.
                 var rollout = Evaluate(episodes, scores, statistics);
 
-                // 3. Several passes over the episodes in minibatches, in a fresh order each; until the policy has moved too far.
-                foreach (int[] rows in Batches.Minibatches(
-                    episodes.Length, options.EpochsPerUpdate, options.MinibatchesPerEpoch, ref shuffles))
+                // 3. Unless they raise an alarm, several passes over the episodes in minibatches, in a fresh order each; until the policy
+                //    has moved too far.
+                guard.Learn(update, RolloutMeasures.Of(statistics, episodes, scores, goldScores), statistics, () =>
                 {
-                    run.ThrowIfCanceled();
-                    optimizer.ZeroGradients();
-                    AccumulateGradients(rollout, rows, statistics);
-                    if (statistics.StepKl > options.MaxUpdateKl)
-                        break;
-                    norm = optimizer.Step(learningRate);
-                    statistics.OptimizerSteps++;
-                }
+                    foreach (int[] rows in Batches.Minibatches(
+                        episodes.Length, options.EpochsPerUpdate, options.MinibatchesPerEpoch, ref shuffles))
+                    {
+                        run.ThrowIfCanceled();
+                        optimizer.ZeroGradients();
+                        AccumulateGradients(rollout, rows, statistics);
+                        if (statistics.StepKl > options.MaxUpdateKl)
+                            break;
+                        norm = optimizer.Step(learningRate);
+                        statistics.OptimizerSteps++;
+                    }
+                });
             }
 
-            // 4. Report.
+            // 4. Report; then, where something was learned, take the new weights into the average.
             run.CountTokens(episodes.Sum(e => (long)e.Prompt.Length + e.Response.Length));
             run.Report(new GroupProgress(
                 statistics.Progress(run, update, updates, episodes, scores, options.KlCoefficient, learningRate, norm))
             {
+                GoldScore = goldScores?.Average(),
+                Alarms = guard.Alarms,
                 EqualGroupRate = GroupProgress.EqualGroups(scores, options.GroupSize),
             });
-            // MERGE: alarms, then average?.Update()
+            if (guard.IsOver)
+                break;
+            if (statistics.OptimizerSteps > 0)
+                average?.Update();
         }
-        // MERGE: average?.Apply()
+        average?.Apply();
     }
 
     /// <summary>

@@ -13,8 +13,11 @@ internal class UpdateStatistics
     private double _loss, _policyLoss, _approximateKl, _clipFraction, _ratio, _ratioVariance;
     private double _partKl, _partRatio, _partRatioSquare;
 
-    /// <summary>Mean over episodes of Σ_t (log π − log π_ref) at the rollout.</summary>
-    public double Kl { get; private set; }
+    /// <summary>Σ_t (log π − log π_ref) of each episode at the rollout.</summary>
+    public double[] EpisodeKls { get; private set; } = [];
+
+    /// <summary>Their mean.</summary>
+    public double Kl => EpisodeKls.Average();
 
     public double Entropy { get; private set; }
 
@@ -24,26 +27,29 @@ internal class UpdateStatistics
 
     public double RatioMaximum { get; private set; } = double.NegativeInfinity;
 
-    /// <summary>Steps measured.</summary>
+    /// <summary>Steps measured. Without one, sums are 0 and ratios 1: nothing has moved.</summary>
     public int Steps { get; private set; }
 
     /// <summary>Steps taken: one less than measured where the last one was left out.</summary>
     public int OptimizerSteps { get; set; }
 
-    public double Loss => _loss / Steps;
+    public double Loss => PerStep(_loss);
 
-    public double PolicyLoss => _policyLoss / Steps;
+    public double PolicyLoss => PerStep(_policyLoss);
 
-    public double ApproximateKl => _approximateKl / Steps;
+    public double ApproximateKl => PerStep(_approximateKl);
 
-    public double PolicyClipFraction => _clipFraction / Steps;
+    public double PolicyClipFraction => PerStep(_clipFraction);
 
-    public double RatioMean => _ratio / Steps;
+    public double RatioMean => Steps == 0 ? 1 : PerStep(_ratio);
 
-    public double RatioVariance => _ratioVariance / Steps;
+    public double RatioVariance => PerStep(_ratioVariance);
 
     /// <summary>Approximate KL of the last step measured.</summary>
     public double StepKl { get; private set; }
+
+    /// <summary>The mean over the steps of a sum over them.</summary>
+    public double PerStep(double sum) => sum / Math.Max(1, Steps);
 
     /// <summary>Measures the rollout, before anything is learned from it.</summary>
     /// <param name="episodes">The episodes.</param>
@@ -55,7 +61,7 @@ internal class UpdateStatistics
         IReadOnlyList<Episode> episodes, Tensor logProbs, Tensor referenceLogProbs, Tensor entropies, Tensor mask)
     {
         using var scope = NewDisposeScope();
-        Kl = (logProbs - referenceLogProbs).sum(-1).mean().ToDouble();
+        EpisodeKls = Array.ConvertAll((logProbs - referenceLogProbs).sum(-1).cpu().data<float>().ToArray(), kl => (double)kl);
         Entropy = MaskedStatistics.Mean(entropies, mask).ToDouble();
         var fresh = logProbs.cpu().data<float>().ToArray();
         int width = (int)logProbs.shape[1];
@@ -126,8 +132,8 @@ internal class UpdateStatistics
             PolicyClipFraction = PolicyClipFraction,
             RatioMean = RatioMean,
             RatioVariance = RatioVariance,
-            RatioMinimum = RatioMinimum,
-            RatioMaximum = RatioMaximum,
+            RatioMinimum = Steps == 0 ? 1 : RatioMinimum,
+            RatioMaximum = Steps == 0 ? 1 : RatioMaximum,
             PolicyLoss = PolicyLoss,
             LogProbDrift = LogProbDrift,
             OptimizerSteps = OptimizerSteps,

@@ -11,7 +11,6 @@ internal sealed class WeightAverage : IDisposable
 {
     private readonly Tensor _weights, _average;
     private readonly double _decay;
-    private int _updates;
 
     /// <param name="weights">The flat buffer that is trained; its owner outlives this.</param>
     /// <param name="decay">In [0, 1).</param>
@@ -23,13 +22,19 @@ internal sealed class WeightAverage : IDisposable
         _decay = decay;
     }
 
+    /// <summary>The average; it belongs to this.</summary>
+    public Tensor Values => _average;
+
+    /// <summary>Updates that were taken in.</summary>
+    public int Updates { get; set; }
+
     /// <summary>Takes the weights of an update in.</summary>
     public void Update()
     {
         using var noGrad = no_grad();
         using var scope = NewDisposeScope();
-        double decay = Math.Min(_decay, (1.0 + _updates) / (10.0 + _updates));
-        _updates++;
+        double decay = Math.Min(_decay, (1.0 + Updates) / (10.0 + Updates));
+        Updates++;
         _average.mul_(decay).add_(_weights, alpha: 1 - decay);
     }
 

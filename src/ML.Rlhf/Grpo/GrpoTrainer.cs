@@ -49,13 +49,13 @@ public sealed class GrpoTrainer : IEstimator<TextGenerationTransformer>
     /// <summary>Trains a copy of the model on its own answers to the prompts.</summary>
     /// <exception cref="ArgumentOutOfRangeException">There is no such text column.</exception>
     /// <exception cref="ArgumentException">The reward does not fit the model or the columns.</exception>
-    /// <exception cref="InvalidOperationException">There are no prompts that fit the model, or the reward gave a number that is not
-    /// finite.</exception>
+    /// <exception cref="InvalidOperationException">There are no prompts that fit the model, a reward gave a number that is not finite, or
+    /// training did (<see cref="AlarmKind.NonFinite"/>).</exception>
     /// <exception cref="OperationCanceledException">The run was stopped.</exception>
     public TextGenerationTransformer Fit(IDataView input)
     {
         ArgumentNullException.ThrowIfNull(input);
-        return PolicyFit.Train(_host, "GRPO", _model, _reward, _options, input, (policy, reference, scorer, prompts, run) =>
-            new GrpoTraining(policy, reference, scorer, _model.Tokenizer.EndOfText, _options, run).Run(prompts));
+        return PolicyFit.Train(_host, "GRPO", _model, _reward, _options, input, (policy, reference, scorer, goldScorer, prompts, run) =>
+            new GrpoTraining(policy, reference, scorer, _model.Tokenizer.EndOfText, _options, run, goldScorer).Run(prompts));
     }
 }

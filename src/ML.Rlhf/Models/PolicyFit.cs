@@ -13,10 +13,13 @@ internal interface IPolicyColumns
     string CompletionColumnName { get; }
 
     SamplingOptions? Sampling { get; }
+
+    Reward? GoldReward { get; }
 }
 
 /// <summary>Trains a copy of the model in its place.</summary>
-internal delegate void PolicyLoop(Gpt policy, Gpt reference, EpisodeScorer scorer, TokenSequences prompts, TrainingRun run);
+internal delegate void PolicyLoop(
+    Gpt policy, Gpt reference, EpisodeScorer scorer, EpisodeScorer? goldScorer, TokenSequences prompts, TrainingRun run);
 
 /// <summary>What trainers that learn from their own answers do around their loops.</summary>
 internal static class PolicyFit
@@ -40,6 +43,7 @@ internal static class PolicyFit
         return host.Train(stage, options, run =>
         {
             var scorer = reward.CreateScorer(model);
+            var goldScorer = options.GoldReward?.CreateScorer(model);
             var prompts = Tokenization.Prompts(
                 input, options.PromptColumnName, model.Tokenizer, model.Architecture.ContextLength, options.MaxResponseTokens, run.Warn,
                 options.CancellationToken);
@@ -48,7 +52,7 @@ internal static class PolicyFit
             using var reference = model.Gpt.Clone().to(run.Device);
             return LanguageModel.Build(
                 model.Gpt.Clone().to(run.Device), model.Tokenizer, model.Architecture,
-                policy => loop(policy, reference, scorer, prompts, run),
+                policy => loop(policy, reference, scorer, goldScorer, prompts, run),
                 trained => new TextGenerationTransformer(
                     host.Environment, trained, options.PromptColumnName, options.CompletionColumnName, options.Sampling ?? model.Sampling));
         });

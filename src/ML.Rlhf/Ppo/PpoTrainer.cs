@@ -51,21 +51,21 @@ public sealed class PpoTrainer : IEstimator<TextGenerationTransformer>
     /// <summary>Trains a copy of the model on its own answers to the prompts.</summary>
     /// <exception cref="ArgumentOutOfRangeException">There is no such text column.</exception>
     /// <exception cref="ArgumentException">The reward does not fit the model or the columns.</exception>
-    /// <exception cref="InvalidOperationException">There are no prompts that fit the model, or the reward gave a number that is not
-    /// finite.</exception>
+    /// <exception cref="InvalidOperationException">There are no prompts that fit the model, a reward gave a number that is not finite, or
+    /// training did (<see cref="AlarmKind.NonFinite"/>).</exception>
     /// <exception cref="OperationCanceledException">The run was stopped.</exception>
     public TextGenerationTransformer Fit(IDataView input)
     {
         ArgumentNullException.ThrowIfNull(input);
         if (_options.PretrainingData is { } text)
             TextColumns.RequireText(_host.Host, text.Schema, "pretraining text", _options.PretrainingTextColumnName);
-        return PolicyFit.Train(_host, "PPO", _model, _reward, _options, input, (policy, reference, scorer, prompts, run) =>
+        return PolicyFit.Train(_host, "PPO", _model, _reward, _options, input, (policy, reference, scorer, goldScorer, prompts, run) =>
         {
             var pretraining = _options.PretrainingData is { } corpus
                 ? Tokenization.Documents(corpus, _options.PretrainingTextColumnName, _model.Tokenizer, _options.CancellationToken)
                 : null;
             WithValueFunction(policy, run.Device, value =>
-                new PpoTraining(policy, value, reference, scorer, _model.Tokenizer.EndOfText, _options, run).Run(prompts, pretraining));
+                new PpoTraining(policy, value, reference, scorer, _model.Tokenizer.EndOfText, _options, run, goldScorer).Run(prompts, pretraining));
         });
     }
 

@@ -13,6 +13,14 @@ public sealed record RlooOptions : RlooHyperparameters, IPolicyColumns
     /// <value>Null, the default, keeps what the model had before.</value>
     public SamplingOptions? Sampling { get; init; }
 
+    /// <summary>
+    /// A second reward that nobody optimises: it scores the same responses, and an alarm is raised when its mean falls while that of the
+    /// first rises (<see cref="AlarmKind.FallingGoldScore"/>). A larger reward model, one that was trained on other labels, or the rule
+    /// that the labels came from.
+    /// </summary>
+    /// <value>Null, the default, watches no second score. The means are <see cref="PolicyProgress.GoldScore"/>.</value>
+    public Reward? GoldReward { get; init; }
+
     internal override void Check(OptionProblems problems)
     {
         base.Check(problems);

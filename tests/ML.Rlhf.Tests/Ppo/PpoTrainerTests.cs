@@ -38,6 +38,43 @@ public sealed class PpoTrainerTests
     }
 
     [Fact]
+    public void A_gold_reward_is_watched_and_never_learned_from()
+    {
+        ProgressRecords alone = [], watched = [];
+        using var policy = Fit((_, answer) => answer.Length, Options with { Progress = alone });
+        using var same = Fit((_, answer) => answer.Length, Options with
+        {
+            Progress = watched, GoldReward = _ml.Rlhf().Rewards.FromFunction((_, answer) => -2 * answer.Length),
+        });
+
+        Assert.Equal(Tiny.Weights(policy), Tiny.Weights(same));
+        Assert.All(alone.Cast<PpoProgress>(), p => Assert.Null(p.GoldScore));
+        Assert.All(watched.Cast<PpoProgress>(), p => Assert.Equal(-2 * p.Score, p.GoldScore!.Value, 1e-9));
+        Assert.Throws<InvalidOperationException>(() => Fit((_, _) => 0, Options with
+        {
+            GoldReward = _ml.Rlhf().Rewards.FromFunction((_, _) => float.NaN),
+        }));
+    }
+
+    [Fact]
+    public void A_run_that_an_alarm_stops_gives_the_last_healthy_model_and_says_why()
+    {
+        var ml = new MLContext(seed: 1);
+        var warnings = ml.Warnings();
+        var progress = new ProgressRecords();
+
+        using var policy = ml.Rlhf().Trainers.Ppo(Tiny.Model, (_, answer) => answer.Length, Options with
+        {
+            Progress = progress, Alarms = new AlarmOptions { Policy = AlarmPolicy.Stop, MinEntropy = 100 },
+        }).Fit(Prompts);
+
+        var alarm = Assert.Single(Assert.IsType<PpoProgress>(Assert.Single(progress)).Alarms);
+        Assert.Equal((AlarmKind.LowEntropy, AlarmPolicy.Stop), (alarm.Kind, alarm.Policy));
+        Assert.Equal([$"Update 1: {alarm.Message} The run ends with the weights that it began with."], warnings);
+        Assert.Equal(Tiny.Weights(Tiny.Model), Tiny.Weights(policy));
+    }
+
+    [Fact]
     public void A_function_gets_prompts_as_they_were_and_answers_without_the_end()
     {
         var seen = new List<(string Prompt, string Answer)>();

@@ -12,7 +12,7 @@ internal sealed class TinyPpo
 
     public TinyPpo(
         PolicyOptions options, int seed = 0, Gpt? policy = null, ScalarGpt? value = null, EpisodeScorer? scorer = null,
-        Action<TrainingProgress>? onReport = null)
+        Action<TrainingProgress>? onReport = null, EpisodeScorer? goldScorer = null)
     {
         Recorded = new RecordedRun(seed, onReport);
         Policy = policy ?? TinyGpt.Random(seed);
@@ -20,7 +20,7 @@ internal sealed class TinyPpo
         Value = value ?? (options.ValueFunction == ValueFunction.SharedTrunk
             ? new ScalarGpt(Policy, generator: null)
             : new ScalarGpt(Policy.Clone(), new Generator((ulong)seed, CPU)));
-        Training = new PpoTraining(Policy, Value, Reference, scorer ?? TreatRate, EndToken, options, Recorded.Run);
+        Training = new PpoTraining(Policy, Value, Reference, scorer ?? TreatRate, EndToken, options, Recorded.Run, goldScorer);
     }
 
     public Gpt Policy { get; }

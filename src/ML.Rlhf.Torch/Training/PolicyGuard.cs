@@ -1,0 +1,119 @@
+using System.Globalization;
+
+namespace ML.Rlhf.Torch.Training;
+
+/// <summary>
+/// Acts on the alarms of a run: warns, ends it, or goes back to the weights that sampled the last healthy responses. A loop learns from
+/// each rollout through it, reports its alarms, and looks whether the run is over.
+/// </summary>
+internal sealed class PolicyGuard : IDisposable
+{
+    private const int RollBacksThatEnd = 3;
+
+    private readonly TrainingRun _run;
+    private readonly AdamW[] _optimizers;
+    private readonly PolicyMonitor _monitor;
+    private readonly TrainingSnapshot? _lastGood;
+    private readonly bool _ignoresNonFinite;
+    private readonly List<TrainingAlarm> _alarms = [];
+    private int _update, _rollBacks;
+    private int? _lastGoodUpdate, _lastNonFinite;
+
+    /// <param name="options">What to watch for, and what to do then.</param>
+    /// <param name="run">Hears the warnings.</param>
+    /// <param name="average">The average of the weights, if there is one.</param>
+    /// <param name="optimizers">The optimisers of everything that learns: they know what to go back to.</param>
+    public PolicyGuard(PolicyHyperparameters options, TrainingRun run, WeightAverage? average, params AdamW?[] optimizers)
+    {
+        _run = run;
+        _optimizers = [.. optimizers.OfType<AdamW>()];
+        _monitor = new PolicyMonitor(options);
+        _lastGood = options.Alarms.MayGoBack ? new TrainingSnapshot(average, _optimizers) : null;
+        _ignoresNonFinite = options.Alarms.PolicyOf(AlarmKind.NonFinite) == AlarmPolicy.Ignore;
+    }
+
+    /// <summary>What is left of the learning rate: going back halves it.</summary>
+    public double LearningRateFactor { get; private set; } = 1;
+
+    /// <summary>Whether the run must end now, with the weights that it has.</summary>
+    public bool IsOver { get; private set; }
+
+    /// <summary>Alarms of this update.</summary>
+    public IReadOnlyList<TrainingAlarm> Alarms => [.. _alarms];
+
+    /// <summary>
+    /// Looks at the responses of an update. Where they are healthy, their weights are the ones to go back to; the optimiser steps are made,
+    /// and looked at.
+    /// </summary>
+    /// <param name="update">From 0.</param>
+    /// <param name="measures">The responses.</param>
+    /// <param name="statistics">Measures the steps.</param>
+    /// <param name="steps">Makes them.</param>
+    /// <exception cref="NonFiniteGradientException">A gradient is not finite, and the alarm is ignored.</exception>
+    /// <exception cref="InvalidOperationException">Something is not finite in a second update in a row.</exception>
+    public void Learn(int update, RolloutMeasures measures, UpdateStatistics statistics, Action steps)
+    {
+        _update = update;
+        _alarms.Clear();
+        double norm = Math.Sqrt(_optimizers.Sum(o => Math.Pow(o.WeightNorm(), 2)));
+        if (!Act(_monitor.AfterRollout(measures with { WeightNorm = norm })))
+            return;
+        _lastGood?.Take();
+        _lastGoodUpdate = update;
+        try
+        {
+            steps();
+        }
+        catch (NonFiniteGradientException e) when (!_ignoresNonFinite)
+        {
+            Act(_monitor.NonFiniteGradient(e.Norm));
+            return;
+        }
+        Act(_monitor.AfterSteps(statistics.PolicyClipFraction, statistics.RatioMean, statistics.Loss));
+    }
+
+    public void Dispose() => _lastGood?.Dispose();
+
+    /// <summary>Does what the strictest of the alarms asks for.</summary>
+    /// <returns>Whether the run may go on from where it is.</returns>
+    private bool Act(IReadOnlyList<TrainingAlarm> alarms)
+    {
+        bool stops = alarms.Any(a => a.Policy == AlarmPolicy.Stop), rollsBack = !stops && alarms.Any(a => a.Policy == AlarmPolicy.RollBack);
+        if (rollsBack)
+        {
+            LearningRateFactor /= 2;
+            stops = ++_rollBacks == RollBacksThatEnd;
+        }
+        if (stops || rollsBack)
+            _lastGood!.Restore();
+        IsOver = stops;
+
+        foreach (var alarm in alarms)
+        {
+            bool isOnlyLogged = alarm.Policy == AlarmPolicy.Log;
+            _alarms.Add(stops && !isOnlyLogged ? alarm with { Policy = AlarmPolicy.Stop } : alarm);
+            _run.Warn($"Update {_update + 1}: {alarm.Message}{(isOnlyLogged ? "" : Consequence())}");
+            if (alarm.Kind == AlarmKind.NonFinite)
+                RequireFiniteBefore(alarm);
+        }
+        return !stops && !rollsBack && _lastNonFinite != _update;
+    }
+
+    /// <summary>Where going on without going back did not help, the run must not go on silently.</summary>
+    private void RequireFiniteBefore(TrainingAlarm alarm)
+    {
+        if (alarm.Policy == AlarmPolicy.Log && _lastNonFinite == _update - 1)
+            throw new InvalidOperationException(
+                $"Two updates in a row met numbers that are not finite. {alarm.Message} Alarms.Policy RollBack goes back by itself.");
+        _lastNonFinite = _update;
+    }
+
+    private string Consequence()
+    {
+        string weights = _lastGoodUpdate is { } update ? $"the weights that sampled update {update + 1}" : "the weights that it began with";
+        return IsOver
+            ? $" The run ends with {weights}{(_rollBacks == RollBacksThatEnd ? $", after going back {RollBacksThatEnd} times" : "")}."
+            : string.Create(CultureInfo.InvariantCulture,
+                $" The run goes back to {weights}, and goes on at {LearningRateFactor} of the learning rate.");
+    }
+}
