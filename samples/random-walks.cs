@@ -53,18 +53,29 @@ static void RandomWalks(int seed, string algorithm)
     // The reward: 1 for a shortest path to "a", 0 for none.
     float Reward(string prompt, string completion) => (float)graph.Optimality(prompt + completion);
     var starts = ml.Data.LoadFromEnumerable(graph.Starts.Select(start => new PromptOnly { Prompt = start }));
-    var progress = new Curve();
-    var policy = rlhf.Trainers.Ppo(sft, Reward, new PpoOptions
-    {
-        Episodes = 128 * 40,
-        EpisodesPerUpdate = 128,
-        LearningRate = 3e-4,
-        KlCoefficient = 0.01,
-        ValueCoefficient = 1,
-        UnfinishedScore = null, // a path that does not end has optimality 0 already
-        MaxResponseTokens = graph.LongestPath - 1,
-        Progress = progress,
-    }).Fit(starts);
+    var policy = algorithm == "grpo"
+        ? rlhf.Trainers.Grpo(sft, Reward, new GrpoOptions
+        {
+            Episodes = 128 * 40,
+            EpisodesPerUpdate = 128,
+            GroupSize = 8,
+            EpochsPerUpdate = 4,
+            LearningRate = 3e-4,
+            KlCoefficient = 0.01,
+            MaxResponseTokens = graph.LongestPath - 1,
+            Progress = new Curve(),
+        }).Fit(starts)
+        : rlhf.Trainers.Ppo(sft, Reward, new PpoOptions
+        {
+            Episodes = 128 * 40,
+            EpisodesPerUpdate = 128,
+            LearningRate = 3e-4,
+            KlCoefficient = 0.01,
+            ValueCoefficient = 1,
+            UnfinishedScore = null, // a path that does not end has optimality 0 already
+            MaxResponseTokens = graph.LongestPath - 1,
+            Progress = new Curve(),
+        }).Fit(starts);
 
     // Fifty paths from each node; each seed draws other ones.
     double Mean(TextGenerationTransformer model) => Enumerable.Range(0, 50).SelectMany(i => model
