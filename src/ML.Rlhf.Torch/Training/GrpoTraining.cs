@@ -6,7 +6,7 @@ using static TorchSharp.torch;
 namespace ML.Rlhf.Torch.Training;
 
 /// <summary>
-/// Group relative policy optimisation (Shao et al. 2024, arXiv 2402.03300), in numbered steps: PPO without a value function. A response is
+/// Group relative policy optimisation (Shao et al. 2024, arXiv 2402.03300): PPO without a value function. A response is
 /// as good as its score stands out among several responses to the same prompt, and the KL penalty is a term of the loss. The reference is
 /// there even where its coefficient is 0, because the divergence is always reported.
 /// </summary>
@@ -16,70 +16,9 @@ internal sealed class GrpoTraining(
 {
     /// <summary>Runs all updates.</summary>
     /// <param name="prompts">At least one; each leaves room for a whole response in the policy's context.</param>
-    public void Run(TokenSequences prompts)
-    {
-        policy.eval(); // no dropout anywhere, while gradients still flow
-        reference.Freeze();
-        using var optimizer = new AdamW(options, policy);
-        using var average = options.EmaDecay is { } decay ? new WeightAverage(optimizer.Parameters, decay) : null;
-        using var guard = new PolicyGuard(options, run, average, optimizer);
-        int updates = Batches.Count(options.Episodes, options.EpisodesPerUpdate);
-        LearningRateSchedule.WarnOfLongWarmup(options, updates, run);
-        var source = new EpisodeSource(policy, prompts, scorer, endToken, options, run, goldScorer);
-        var shuffles = new RandomStream(run.Seed, key: 2);
-
-        for (int update = 0; update < updates; update++)
-        {
-            run.ThrowIfCanceled();
-            var statistics = new UpdateStatistics();
-
-            // 1. Sample a group of responses to each prompt, and score them. No dispose scope is open here: the scorer may be a user's
-            //    code.
-            var episodes = source.Sample(update, options.GroupSize);
-            double[] scores = source.Score(episodes);
-            double[]? goldScores = source.GoldScore(episodes);
-
-            double learningRate = LearningRateSchedule.At(options, update, updates) * guard.LearningRateFactor, norm = 0;
-            using (NewDisposeScope())
-            {
-                // 2. What the models say of the episodes; advantages within each group.
-                var rollout = Evaluate(episodes, scores, statistics);
-
-                // 3. Unless they raise an alarm, several passes over the episodes in minibatches, in a fresh order each; until the policy
-                //    has moved too far.
-                double tokensPerStep = rollout.LossMask.sum().ToDouble() / options.MinibatchesPerEpoch;
-                guard.Learn(update, RolloutMeasures.Of(statistics, episodes, scores, goldScores), statistics, () =>
-                {
-                    foreach (int[] rows in Batches.Minibatches(
-                        episodes.Length, options.EpochsPerUpdate, options.MinibatchesPerEpoch, ref shuffles))
-                    {
-                        run.ThrowIfCanceled();
-                        optimizer.ZeroGradients();
-                        AccumulateGradients(rollout, rows, tokensPerStep, statistics);
-                        if (statistics.StepKl > options.MaxUpdateKl)
-                            break;
-                        norm = optimizer.Step(learningRate);
-                        statistics.OptimizerSteps++;
-                    }
-                });
-            }
-
-            // 4. Report; then, where something was learned, take the new weights into the average.
-            run.CountTokens(episodes.Sum(e => (long)e.Prompt.Length + e.Response.Length));
-            run.Report(new GroupProgress(
-                statistics.Progress(run, update, updates, episodes, scores, options.KlCoefficient, learningRate, norm))
-            {
-                GoldScore = goldScores?.Average(),
-                Alarms = guard.Alarms,
-                EqualGroupRate = GroupProgress.EqualGroups(scores, options.GroupSize),
-            });
-            if (guard.IsOver)
-                break;
-            if (statistics.OptimizerSteps > 0)
-                average?.Update();
-        }
-        average?.Apply();
-    }
+    public void Run(TokenSequences prompts) => GroupLoop.Run(
+        policy, reference, new EpisodeSource(policy, prompts, scorer, endToken, options, run, goldScorer), options, run, Evaluate,
+        AccumulateGradients);
 
     /// <summary>
     /// Log-probabilities and advantages of the episodes under the weights that sampled them. They live in the caller's dispose scope.
@@ -101,14 +40,11 @@ internal sealed class GrpoTraining(
     /// <summary>
     /// Adds the gradient of one minibatch, one micro-batch after another. Every mean is over the whole minibatch.
     /// </summary>
-    /// <param name="rollout">The episodes of the update.</param>
-    /// <param name="rows">Those of the minibatch.</param>
-    /// <param name="tokensPerStep">The tokens that an optimiser step of this update learns from, on average.</param>
-    /// <param name="statistics">What is measured.</param>
-    internal void AccumulateGradients(GroupRollout rollout, int[] rows, double tokensPerStep, UpdateStatistics statistics)
+    internal void AccumulateGradients(GroupRollout rollout, int[] rows, UpdateStatistics statistics)
     {
         using var scope = NewDisposeScope();
         var minibatch = rollout.Select(rows);
+        double tokensPerStep = rollout.LossMask.sum().ToDouble() / options.MinibatchesPerEpoch;
         var weights = GrpoLoss.TokenWeights(minibatch.LossMask, options.LossType, options.MaxResponseTokens, tokensPerStep); // (n, R)
         double tokens = minibatch.Episodes.Mask.sum().ToDouble();
         foreach (int[] part in Enumerable.Range(0, rows.Length).Chunk(options.MicroBatchSize ?? rows.Length))

@@ -6,7 +6,7 @@ using static TorchSharp.torch;
 namespace ML.Rlhf.Torch.Training;
 
 /// <summary>
-/// REINFORCE leave-one-out (Ahmadian et al. 2024, arXiv 2402.14740), in numbered steps: a response is one action, as good as its score,
+/// REINFORCE leave-one-out (Ahmadian et al. 2024, arXiv 2402.14740): a response is one action, as good as its score,
 /// less the KL penalty, is above the mean of the other responses to the same prompt.
 /// </summary>
 internal sealed class RlooTraining(
@@ -15,69 +15,9 @@ internal sealed class RlooTraining(
 {
     /// <summary>Runs all updates.</summary>
     /// <param name="prompts">At least one; each leaves room for a whole response in the policy's context.</param>
-    public void Run(TokenSequences prompts)
-    {
-        policy.eval(); // no dropout anywhere, while gradients still flow
-        reference.Freeze();
-        using var optimizer = new AdamW(options, policy);
-        using var average = options.EmaDecay is { } decay ? new WeightAverage(optimizer.Parameters, decay) : null;
-        using var guard = new PolicyGuard(options, run, average, optimizer);
-        int updates = Batches.Count(options.Episodes, options.EpisodesPerUpdate);
-        LearningRateSchedule.WarnOfLongWarmup(options, updates, run);
-        var source = new EpisodeSource(policy, prompts, scorer, endToken, options, run, goldScorer);
-        var shuffles = new RandomStream(run.Seed, key: 2);
-
-        for (int update = 0; update < updates; update++)
-        {
-            run.ThrowIfCanceled();
-            var statistics = new UpdateStatistics();
-
-            // 1. Sample a group of responses to each prompt, and score them. No dispose scope is open here: the scorer may be a user's
-            //    code.
-            var episodes = source.Sample(update, options.GroupSize);
-            double[] scores = source.Score(episodes);
-            double[]? goldScores = source.GoldScore(episodes);
-
-            double learningRate = LearningRateSchedule.At(options, update, updates) * guard.LearningRateFactor, norm = 0;
-            using (NewDisposeScope())
-            {
-                // 2. What the models say of the episodes; KL penalty, and advantages within each group.
-                var rollout = Evaluate(episodes, scores, statistics);
-
-                // 3. Unless they raise an alarm, several passes over the episodes in minibatches, in a fresh order each; until the policy
-                //    has moved too far.
-                guard.Learn(update, RolloutMeasures.Of(statistics, episodes, scores, goldScores), statistics, () =>
-                {
-                    foreach (int[] rows in Batches.Minibatches(
-                        episodes.Length, options.EpochsPerUpdate, options.MinibatchesPerEpoch, ref shuffles))
-                    {
-                        run.ThrowIfCanceled();
-                        optimizer.ZeroGradients();
-                        AccumulateGradients(rollout, rows, statistics);
-                        if (statistics.StepKl > options.MaxUpdateKl)
-                            break;
-                        norm = optimizer.Step(learningRate);
-                        statistics.OptimizerSteps++;
-                    }
-                });
-            }
-
-            // 4. Report; then, where something was learned, take the new weights into the average.
-            run.CountTokens(episodes.Sum(e => (long)e.Prompt.Length + e.Response.Length));
-            run.Report(new GroupProgress(
-                statistics.Progress(run, update, updates, episodes, scores, options.KlCoefficient, learningRate, norm))
-            {
-                GoldScore = goldScores?.Average(),
-                Alarms = guard.Alarms,
-                EqualGroupRate = GroupProgress.EqualGroups(scores, options.GroupSize),
-            });
-            if (guard.IsOver)
-                break;
-            if (statistics.OptimizerSteps > 0)
-                average?.Update();
-        }
-        average?.Apply();
-    }
+    public void Run(TokenSequences prompts) => GroupLoop.Run(
+        policy, reference, new EpisodeSource(policy, prompts, scorer, endToken, options, run, goldScorer), options, run, Evaluate,
+        AccumulateGradients);
 
     /// <summary>
     /// Log-probabilities and advantages of the episodes under the weights that sampled them. They live in the caller's dispose scope.

@@ -190,7 +190,7 @@ public class GroupTrainingTests
         double tokensPerStep = Enumerable.Range(0, 12).Where(Counts).Sum(row => episodes[row].Response.Length) / 2.0;
         var statistics = new UpdateStatistics();
 
-        training.AccumulateGradients(rollout, rows, tokensPerStep, statistics);
+        training.AccumulateGradients(rollout, rows, statistics);
 
         double[] advantages = [.. scores.Chunk(4).SelectMany(group => group.Select(score => (score - group.Average()) / (scaling switch
         {

@@ -1,0 +1,85 @@
+using ML.Rlhf.Torch.Modules;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace ML.Rlhf.Torch.Training;
+
+/// <summary>
+/// The loop of GRPO and RLOO, in numbered steps: PPO's without a value function. What makes the two different are the advantages and the
+/// loss, which they bring along.
+/// </summary>
+internal static class GroupLoop
+{
+    /// <summary>Runs all updates.</summary>
+    /// <param name="policy">Trained in place.</param>
+    /// <param name="reference">Frozen.</param>
+    /// <param name="source">Where episodes and scores come from.</param>
+    /// <param name="options">Validated hyperparameters.</param>
+    /// <param name="run">Randomness, progress, cancellation.</param>
+    /// <param name="evaluate">From episodes and scores to what is learned from, in the caller's dispose scope; measures the episodes.</param>
+    /// <param name="accumulateGradients">Adds the gradient of some rows, and measures the step.</param>
+    public static void Run(
+        Gpt policy, Gpt reference, EpisodeSource source, GroupHyperparameters options, TrainingRun run,
+        Func<Episode[], double[], UpdateStatistics, GroupRollout> evaluate, Action<GroupRollout, int[], UpdateStatistics> accumulateGradients)
+    {
+        policy.eval(); // no dropout anywhere, while gradients still flow
+        reference.Freeze();
+        using var optimizer = new AdamW(options, policy);
+        using var average = options.EmaDecay is { } decay ? new WeightAverage(optimizer.Parameters, decay) : null;
+        using var guard = new PolicyGuard(options, run, average, optimizer);
+        int updates = Batches.Count(options.Episodes, options.EpisodesPerUpdate);
+        LearningRateSchedule.WarnOfLongWarmup(options, updates, run);
+        var shuffles = new RandomStream(run.Seed, key: 2);
+
+        for (int update = 0; update < updates; update++)
+        {
+            run.ThrowIfCanceled();
+            var statistics = new UpdateStatistics();
+
+            // 1. Sample a group of responses to each prompt, and score them. No dispose scope is open here: the scorer may be a user's
+            //    code.
+            var episodes = source.Sample(update, options.GroupSize);
+            double[] scores = source.Score(episodes);
+            double[]? goldScores = source.GoldScore(episodes);
+
+            double learningRate = LearningRateSchedule.At(options, update, updates) * guard.LearningRateFactor, norm = 0;
+            using (NewDisposeScope())
+            {
+                // 2. What the models say of the episodes; advantages within each group.
+                var rollout = evaluate(episodes, scores, statistics);
+
+                // 3. Unless they raise an alarm, several passes over the episodes in minibatches, in a fresh order each; until the policy
+                //    has moved too far.
+                guard.Learn(update, RolloutMeasures.Of(statistics, episodes, scores, goldScores), statistics, () =>
+                {
+                    foreach (int[] rows in Batches.Minibatches(
+                        episodes.Length, options.EpochsPerUpdate, options.MinibatchesPerEpoch, ref shuffles))
+                    {
+                        run.ThrowIfCanceled();
+                        optimizer.ZeroGradients();
+                        accumulateGradients(rollout, rows, statistics);
+                        if (statistics.StepKl > options.MaxUpdateKl)
+                            break;
+                        norm = optimizer.Step(learningRate);
+                        statistics.OptimizerSteps++;
+                    }
+                });
+            }
+
+            // 4. Report; then, where something was learned, take the new weights into the average.
+            run.CountTokens(episodes.Sum(e => (long)e.Prompt.Length + e.Response.Length));
+            run.Report(new GroupProgress(
+                statistics.Progress(run, update, updates, episodes, scores, options.KlCoefficient, learningRate, norm))
+            {
+                GoldScore = goldScores?.Average(),
+                Alarms = guard.Alarms,
+                EqualGroupRate = GroupProgress.EqualGroups(scores, options.GroupSize),
+            });
+            if (guard.IsOver)
+                break;
+            if (statistics.OptimizerSteps > 0)
+                average?.Update();
+        }
+        average?.Apply();
+    }
+}
