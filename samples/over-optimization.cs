@@ -77,21 +77,21 @@ static void OverOptimize(int seed, int pairs)
     double start = ofBestOfN[0].Gain;
 
     // PPO at several β: each update is a point of the curve.
-    foreach (double beta in (double[])[0, 0.02, 0.1, 0.4])
+    foreach (double beta in (double[])[0, 0.05, 0.2])
     {
         var curve = new Curve();
         rlhf.Trainers.Ppo(sft, proxy, new PpoOptions
         {
-            Episodes = 128 * 80,
+            Episodes = 128 * 50,
             EpisodesPerUpdate = 128,
-            LearningRate = 3e-4,
+            LearningRate = 1e-4,
             KlCoefficient = beta,
             MaxResponseTokens = Language.Length + 2,
             GoldReward = goldReward,
             Alarms = new AlarmOptions { Policy = AlarmPolicy.Ignore }, // over-optimisation is what is asked for
             Progress = curve,
         }).Fit(starts).Dispose();
-        foreach (var p in curve.Points.Where(p => p.Step % 8 == 0))
+        foreach (var p in curve.Points.Where(p => p.Step % 5 == 0))
             Console.WriteLine($"ppo beta={beta,-4} update={p.Step,-2} sqrt-kl={Math.Sqrt(Math.Max(0, p.Kl)):F2} proxy={p.Score:F2} gold={p.GoldScore:F2}");
         ofPpo.AddRange(curve.Points.Where(p => p.Kl > 0).Select(p => (p.Kl, p.GoldScore!.Value - start)));
     }

@@ -41,6 +41,7 @@ public class TrajectoryTests
         var real = first["attention_mask"].Tensor().unsqueeze(-1);
         var finalLogits = Golden.Tensors("trajectories/lm/final_logits.safetensors")["logits"];
         Close.Assert(finalLogits * real, logits * real, relative: 1e-4, absolute: 1e-4, what: "final logit");
+        AssertWeights("trajectories/lm/final.safetensors", model);
     }
 
     [Fact]
@@ -76,6 +77,7 @@ public class TrajectoryTests
             Close.Assert(final["chosen"].Tensor(), chosen, relative: 1e-4, absolute: 1e-4, $"final rewards of the chosen, batch {i}");
             Close.Assert(final["rejected"].Tensor(), rejected, relative: 1e-4, absolute: 1e-4, $"final rewards of the rejected, batch {i}");
         }
+        AssertWeights("trajectories/reward/final.safetensors", model);
 
         (Tensor Chosen, Tensor Rejected) Scores(Golden pairs)
         {
@@ -121,16 +123,7 @@ public class TrajectoryTests
                 Equal("reward_accuracy", progress.RewardAccuracy);
         }
 
-        var final = Golden.Tensors("trajectories/dpo/final.safetensors");
-        foreach (var (name, parameter) in model.named_parameters())
-        {
-            // The keys' biases have no gradient but rounding, which Adam scales up.
-            if (name.EndsWith("c_attn.bias", StringComparison.Ordinal))
-                continue;
-            var weights = final[GoldenGpt2.NameThere(name)];
-            bool isTransposed = name.EndsWith("weight", StringComparison.Ordinal) && name.Contains(".c_", StringComparison.Ordinal);
-            Close.Assert(isTransposed ? weights.t() : weights, parameter, absolute: 1e-4, what: name);
-        }
+        AssertWeights("trajectories/dpo/final.safetensors", model);
 
         static CompletionData Completions(Golden[] rows, string answers)
         {
@@ -223,6 +216,25 @@ public class TrajectoryTests
         Close.Assert(arrays["batch1.final_logprobs"], LogProbs(policy, lastEpisodes), absolute: 1e-3, what: "final log-probability");
         Close.Assert(
             arrays["batch1.final_values"], (lastEpisodes with { Mask = lastValueMask }).Values(value), absolute: 1e-3, what: "final value");
+        AssertWeights("trajectories/ppo/policy_final/final.safetensors", policy);
+        AssertWeights("trajectories/ppo/value_final/final.safetensors", value);
+    }
+
+    /// <summary>All final weights, but for the keys' biases: these have no gradient but rounding, which Adam scales up.</summary>
+    private static void AssertWeights(string file, nn.Module model)
+    {
+        var final = Golden.Tensors(file);
+        foreach (var (name, parameter) in model.named_parameters().Where(p => p.name != "score.bias")) // theirs has none
+        {
+            if (!final.TryGetValue(GoldenGpt2.NameThere(name), out var weights))
+                weights = final[name["transformer.".Length..]];
+            if (name.EndsWith("weight", StringComparison.Ordinal) && name.Contains(".c_", StringComparison.Ordinal))
+                weights = weights.t();
+            long width = parameter.shape[0] / 3;
+            foreach (var (from, count) in name.EndsWith("c_attn.bias", StringComparison.Ordinal)
+                ? [(0, width), (2 * width, width)] : new[] { (0L, parameter.shape[0]) })
+                Close.Assert(weights.narrow(0, from, count), parameter.narrow(0, from, count), absolute: 1e-4, what: $"{name} of {file}");
+        }
     }
 
     private static Rollout TrlRollout(
