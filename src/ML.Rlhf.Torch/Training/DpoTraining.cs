@@ -6,7 +6,7 @@ using static TorchSharp.torch;
 namespace ML.Rlhf
 {
     /// <summary>How DPO's loss looks at the difference Δ of the two answers' log-ratios log π − log π_ref.</summary>
-    public enum DpoLossKind
+    public enum DpoLossType
     {
         /// <summary>
         /// −log σ(βΔ): DPO as it was published (Rafailov et al. 2023). With <see cref="DpoHyperparameters.LabelSmoothing"/>, conservative
@@ -36,15 +36,15 @@ namespace ML.Rlhf
         private protected DpoHyperparameters() => LearningRate = 1e-4; // 1e-6 is usual for billions of parameters (see DECISIONS.md)
 
         /// <summary>The loss.</summary>
-        /// <value><see cref="DpoLossKind.Sigmoid"/> by default.</value>
-        public DpoLossKind Loss { get; init; } = DpoLossKind.Sigmoid;
+        /// <value><see cref="DpoLossType.Sigmoid"/> by default.</value>
+        public DpoLossType LossType { get; init; } = DpoLossType.Sigmoid;
 
         /// <summary>β: how dear it is to move away from the model that training starts from.</summary>
-        /// <value>Above 0. 0.1 by default, as in the paper and in TRL. For <see cref="DpoLossKind.Ipo"/> this is the paper's τ.</value>
+        /// <value>Above 0. 0.1 by default, as in the paper and in TRL. For <see cref="DpoLossType.Ipo"/> this is the paper's τ.</value>
         public double Beta { get; init; } = 0.1;
 
         /// <summary>The part of the labels that is taken to be the wrong way round.</summary>
-        /// <value>In [0, 0.5), 0 by default. Only <see cref="DpoLossKind.Sigmoid"/> and <see cref="DpoLossKind.Robust"/> have it.</value>
+        /// <value>In [0, 0.5), 0 by default. Only <see cref="DpoLossType.Sigmoid"/> and <see cref="DpoLossType.Robust"/> have it.</value>
         public double LabelSmoothing { get; init; }
 
         /// <summary>Passes over the preferences.</summary>
@@ -58,10 +58,10 @@ namespace ML.Rlhf
         internal override void Check(OptionProblems problems)
         {
             base.Check(problems);
-            problems.Require(Enum.IsDefined(Loss), nameof(Loss), Loss, "Sigmoid, Hinge, Ipo or Robust");
+            problems.Require(Enum.IsDefined(LossType), nameof(LossType), LossType, "Sigmoid, Hinge, Ipo or Robust");
             problems.Require(Beta > 0 && double.IsFinite(Beta), nameof(Beta), Beta, "a finite number above 0");
-            if (Loss is DpoLossKind.Hinge or DpoLossKind.Ipo)
-                problems.Require(LabelSmoothing == 0, nameof(LabelSmoothing), LabelSmoothing, $"0 with the loss {Loss}");
+            if (LossType is DpoLossType.Hinge or DpoLossType.Ipo)
+                problems.Require(LabelSmoothing == 0, nameof(LabelSmoothing), LabelSmoothing, $"0 with the loss {LossType}");
             else
                 problems.Require(LabelSmoothing is >= 0 and < 0.5, nameof(LabelSmoothing), LabelSmoothing, "in [0, 0.5)");
             problems.Require(Epochs >= 1, nameof(Epochs), Epochs, "at least 1");
@@ -166,12 +166,12 @@ namespace ML.Rlhf.Torch.Training
             var (chosenRewards, rejectedRewards) = AnswerBatch.Halves(options.Beta * logRatios);
             statistics.Add(chosenRewards, rejectedRewards, chosenLogProbs, rejectedLogProbs);
 
-            var (chosen, rejected) = AnswerBatch.Halves(options.Loss == DpoLossKind.Ipo ? logRatios / batch.Lengths : logRatios);
-            var loss = options.Loss switch
+            var (chosen, rejected) = AnswerBatch.Halves(options.LossType == DpoLossType.Ipo ? logRatios / batch.Lengths : logRatios);
+            var loss = options.LossType switch
             {
-                DpoLossKind.Hinge => DpoLoss.Hinge(chosen, rejected, options.Beta),
-                DpoLossKind.Ipo => DpoLoss.Ipo(chosen, rejected, options.Beta),
-                DpoLossKind.Robust => DpoLoss.Robust(chosen, rejected, options.Beta, options.LabelSmoothing),
+                DpoLossType.Hinge => DpoLoss.Hinge(chosen, rejected, options.Beta),
+                DpoLossType.Ipo => DpoLoss.Ipo(chosen, rejected, options.Beta),
+                DpoLossType.Robust => DpoLoss.Robust(chosen, rejected, options.Beta, options.LabelSmoothing),
                 _ => DpoLoss.Sigmoid(chosen, rejected, options.Beta, options.LabelSmoothing),
             };
             return loss.MoveToOuterDisposeScope();                                            // (b)

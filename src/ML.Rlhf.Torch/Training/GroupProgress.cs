@@ -16,6 +16,12 @@ public sealed record GroupProgress : PolicyProgress
     /// </summary>
     public double EqualGroupRate { get; init; }
 
+    private protected override void AddMetrics(Dictionary<string, double> metrics)
+    {
+        base.AddMetrics(metrics);
+        metrics["frac_reward_zero_std"] = EqualGroupRate;
+    }
+
     /// <summary>Part of the groups, of <paramref name="groupSize"/> neighbours each, whose scores are all the same.</summary>
     internal static double EqualGroups(double[] scores, int groupSize) =>
         scores.Chunk(groupSize).Average(group => group.All(score => score == group[0]) ? 1.0 : 0.0);

@@ -74,6 +74,23 @@ namespace ML.Rlhf
         /// <summary>The same of the undesirable answers (<c>logps/rejected</c>).</summary>
         public required double? UndesirableLogProb { get; init; }
 
+        private protected override void AddMetrics(Dictionary<string, double> metrics)
+        {
+            base.AddMetrics(metrics);
+            metrics["kl"] = Kl;
+            Add("rewards/chosen", DesirableReward);
+            Add("rewards/rejected", UndesirableReward);
+            Add("rewards/margins", RewardMargin);
+            Add("logps/chosen", DesirableLogProb);
+            Add("logps/rejected", UndesirableLogProb);
+
+            void Add(string name, double? value)
+            {
+                if (value is { } number)
+                    metrics[name] = number;
+            }
+        }
+
         internal override string Details => string.Create(CultureInfo.InvariantCulture, $" kl {Kl:F3}")
             + (RewardMargin is { } margin ? string.Create(CultureInfo.InvariantCulture, $" margin {margin:F3}") : "");
     }

@@ -45,6 +45,13 @@ namespace ML.Rlhf
 
         /// <summary>Mean log odds ratio of the chosen over the rejected answers (<c>log_odds_chosen</c>).</summary>
         public double LogOddsRatio { get; init; }
+
+        private protected override void AddMetrics(Dictionary<string, double> metrics)
+        {
+            base.AddMetrics(metrics);
+            metrics["nll_loss"] = ChosenLoss;
+            metrics["log_odds_chosen"] = LogOddsRatio;
+        }
     }
 }
 

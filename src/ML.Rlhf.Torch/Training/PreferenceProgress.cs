@@ -37,6 +37,17 @@ namespace ML.Rlhf
         /// <summary>Mean log π of the rejected answers, in nats, likewise (<c>logps/rejected</c>).</summary>
         public required double RejectedLogProb { get; init; }
 
+        private protected override void AddMetrics(Dictionary<string, double> metrics)
+        {
+            base.AddMetrics(metrics);
+            metrics["rewards/chosen"] = ChosenReward;
+            metrics["rewards/rejected"] = RejectedReward;
+            metrics["rewards/accuracies"] = RewardAccuracy;
+            metrics["rewards/margins"] = RewardMargin;
+            metrics["logps/chosen"] = ChosenLogProb;
+            metrics["logps/rejected"] = RejectedLogProb;
+        }
+
         internal override string Details => string.Create(CultureInfo.InvariantCulture,
             $" accuracy {RewardAccuracy:F3} margin {RewardMargin:F3}");
     }

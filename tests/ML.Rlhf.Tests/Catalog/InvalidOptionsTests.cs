@@ -107,19 +107,19 @@ public sealed class InvalidOptionsTests
     {
         var options = new DpoOptions
         {
-            Loss = (DpoLossKind)9, Beta = 0, LabelSmoothing = 0.5, Epochs = 0, BatchSize = 0, ChosenColumnName = "",
+            LossType = (DpoLossType)9, Beta = 0, LabelSmoothing = 0.5, Epochs = 0, BatchSize = 0, ChosenColumnName = "",
             Sampling = s_badSampling,
         };
 
         Assert.Equal(
-            "DpoOptions: Loss is 9, but must be Sigmoid, Hinge, Ipo or Robust; Beta is 0, but must be a finite number above 0; " +
+            "DpoOptions: LossType is 9, but must be Sigmoid, Hinge, Ipo or Robust; Beta is 0, but must be a finite number above 0; " +
             "LabelSmoothing is 0.5, but must be in [0, 0.5); Epochs is 0, but must be at least 1; " +
             $"BatchSize is 0, but must be at least 1; ChosenColumnName is empty, but must be the name of a column; {Sampling}.",
             Assert.Throws<ArgumentException>(() => _trainers.Dpo(Tiny.Model, options)).Message);
         Assert.Equal(
             "DpoOptions: LabelSmoothing is 0.1, but must be 0 with the loss Ipo.",
             Assert.Throws<ArgumentException>(
-                () => _trainers.Dpo(Tiny.Model, new DpoOptions { Loss = DpoLossKind.Ipo, LabelSmoothing = 0.1 })).Message);
+                () => _trainers.Dpo(Tiny.Model, new DpoOptions { LossType = DpoLossType.Ipo, LabelSmoothing = 0.1 })).Message);
     }
 
     [Fact]

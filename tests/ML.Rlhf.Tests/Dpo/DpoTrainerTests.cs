@@ -7,17 +7,17 @@ public sealed class DpoTrainerTests
     private readonly MLContext _ml = new(seed: 1);
 
     [Theory]
-    [InlineData(DpoLossKind.Sigmoid, 0)]
-    [InlineData(DpoLossKind.Sigmoid, 0.1)]
-    [InlineData(DpoLossKind.Hinge, 0)]
-    [InlineData(DpoLossKind.Ipo, 0)]
-    [InlineData(DpoLossKind.Robust, 0.1)]
-    public void It_learns_what_people_prefer_with_every_loss(DpoLossKind loss, double labelSmoothing)
+    [InlineData(DpoLossType.Sigmoid, 0)]
+    [InlineData(DpoLossType.Sigmoid, 0.1)]
+    [InlineData(DpoLossType.Hinge, 0)]
+    [InlineData(DpoLossType.Ipo, 0)]
+    [InlineData(DpoLossType.Robust, 0.1)]
+    public void It_learns_what_people_prefer_with_every_loss(DpoLossType loss, double labelSmoothing)
     {
         var progress = new ProgressRecords();
         var options = new DpoOptions
         {
-            Loss = loss, LabelSmoothing = labelSmoothing, Epochs = 40, LearningRate = 3e-3, Progress = progress,
+            LossType = loss, LabelSmoothing = labelSmoothing, Epochs = 40, LearningRate = 3e-3, Progress = progress,
         };
 
         Trainer(options).Fit(_ml.Data.LoadFromEnumerable(Tiny.Preferences)).Dispose();

@@ -8,7 +8,7 @@ namespace ML.Rlhf.Torch.Tests.Training;
 /// <summary>What is particular to DPO, KTO and ORPO.</summary>
 public class AlignerTrainingTests
 {
-    public static TheoryData<DpoLossKind> Losses => [.. Enum.GetValues<DpoLossKind>()];
+    public static TheoryData<DpoLossType> Losses => [.. Enum.GetValues<DpoLossType>()];
 
     [Fact]
     public void The_log_probability_of_an_answer_is_the_sum_over_its_tokens_however_it_is_padded()
@@ -47,19 +47,19 @@ public class AlignerTrainingTests
 
     [Theory]
     [MemberData(nameof(Losses))]
-    public void DPO_begins_at_its_reference_and_learns_the_pairs(DpoLossKind loss)
+    public void DPO_begins_at_its_reference_and_learns_the_pairs(DpoLossType loss)
     {
         var data = TinyData.Preferences(rows: 12);
         var model = TinyGpt.Fresh();
         var recorded = new RecordedRun();
-        double smoothing = loss == DpoLossKind.Robust ? 0.1 : 0;
+        double smoothing = loss == DpoLossType.Robust ? 0.1 : 0;
 
         DpoTraining.Run(
             model, data, validation: data,
-            new PairOptions { Loss = loss, LabelSmoothing = smoothing, BatchSize = 12, Epochs = 60, LearningRate = 3e-3 }, recorded.Run);
+            new PairOptions { LossType = loss, LabelSmoothing = smoothing, BatchSize = 12, Epochs = 60, LearningRate = 3e-3 }, recorded.Run);
 
         var reports = recorded.Reports.Cast<PreferenceProgress>().ToArray();
-        double start = loss switch { DpoLossKind.Hinge => 1, DpoLossKind.Ipo => 25, _ => Math.Log(2) };
+        double start = loss switch { DpoLossType.Hinge => 1, DpoLossType.Ipo => 25, _ => Math.Log(2) };
         Close.Assert(start, reports[0].Loss, relative: 1e-5);
         Close.Assert(0, reports[0].ChosenReward, absolute: 1e-5);
         Close.Assert(0, reports[0].RejectedReward, absolute: 1e-5);

@@ -75,6 +75,24 @@ public class TrainingLoopTests
     }
 
     [Theory]
+    [InlineData("GPT", "tokens_per_second")]
+    [InlineData("SFT", "eval_loss")]
+    [InlineData("Reward model", "grad_norm")]
+    [InlineData("DPO", "rewards/margins")]
+    [InlineData("KTO", "kl")]
+    [InlineData("ORPO", "log_odds_chosen")]
+    [InlineData("GRPO", "frac_reward_zero_std")]
+    [InlineData("RLOO", "objective/kl")]
+    public void Metrics_have_the_fields_names(string loop, string name)
+    {
+        var metrics = TinyLoop.Run(loop, new() { Steps = 2 }).Reports[^1].ToMetrics();
+
+        Assert.Contains(name, metrics.Keys);
+        Assert.Contains("loss", metrics.Keys);
+        Assert.All(metrics, metric => Assert.True(double.IsFinite(metric.Value), metric.Key));
+    }
+
+    [Theory]
     [MemberData(nameof(Loops))]
     public void Cancelling_between_two_steps_ends_the_run(string loop)
     {
