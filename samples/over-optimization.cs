@@ -6,7 +6,7 @@
 // proxy is a reward model that learned it from a few noisy preferences. Best-of-n and PPO raise the proxy. How far does the gold reward
 // follow, as the policy moves away from where it began?
 //
-//   dotnet run samples/over-optimization.cs                 about 5 minutes on 2 cores
+//   dotnet run samples/over-optimization.cs                 about 7 minutes on 2 cores
 //
 // It prints both curves over d = √KL, and fits the paper's forms: R(d) = d·(α − β·d) for best-of-n, R(d) = d·(α − β·ln d) for PPO.
 
