@@ -67,9 +67,9 @@ static void RandomWalks(int seed, string algorithm)
         }).Fit(starts)
         : rlhf.Trainers.Ppo(sft, Reward, new PpoOptions
         {
-            Episodes = 128 * 40,
+            Episodes = 128 * 50,
             EpisodesPerUpdate = 128,
-            LearningRate = 3e-4,
+            LearningRate = 2e-4,
             KlCoefficient = 0.01,
             ValueCoefficient = 1,
             UnfinishedScore = null, // a path that does not end has optimality 0 already
