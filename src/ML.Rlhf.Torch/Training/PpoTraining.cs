@@ -30,7 +30,7 @@ internal sealed class PpoTraining(
         using var policyOptimizer = _sharedTrunk ? new AdamW(options, value) : new AdamW(options, policy);
         using var valueOptimizer = _sharedTrunk ? null : new AdamW(options, value);
         using var average = options.EmaDecay is { } decay ? new WeightAverage(policyOptimizer.Parameters, decay) : null;
-        using var guard = new PolicyGuard(options, run, average, policyOptimizer, valueOptimizer);
+        using var guard = new PolicyGuard(options, run, average, _kl, policyOptimizer, valueOptimizer);
         int updates = Batches.Count(options.Episodes, options.EpisodesPerUpdate);
         LearningRateSchedule.WarnOfLongWarmup(options, updates, run);
         var source = new EpisodeSource(policy, prompts, scorer, endToken, options, run, goldScorer);
@@ -49,13 +49,15 @@ internal sealed class PpoTraining(
             double[]? goldScores = source.GoldScore(episodes);
 
             double learningRate = LearningRateSchedule.At(options, update, updates) * guard.LearningRateFactor, norm = 0;
+            double klCoefficient = _kl.Coefficient;
+            bool learned;
             using (NewDisposeScope())
             {
                 // 2. What the models say of the episodes; rewards and advantages.
                 var rollout = Evaluate(episodes, scores, statistics);
 
                 // 3. Unless they raise an alarm, several passes over the episodes in minibatches, in a fresh order each.
-                guard.Learn(update, RolloutMeasures.Of(statistics, episodes, scores, goldScores), statistics, () =>
+                learned = guard.Learn(update, RolloutMeasures.Of(statistics, episodes, scores, goldScores), statistics, () =>
                 {
                     foreach (int[] rows in Batches.Minibatches(
                         episodes.Length, options.EpochsPerUpdate, options.MinibatchesPerEpoch, ref shuffles))
@@ -77,7 +79,7 @@ internal sealed class PpoTraining(
             // 4. Report; then, where something was learned, steer β and take the new weights into the average.
             run.CountTokens(episodes.Sum(e => (long)e.Prompt.Length + e.Response.Length));
             run.Report(new PpoProgress(
-                statistics.Progress(run, update, updates, episodes, scores, _kl.Coefficient, learningRate, norm))
+                statistics.Progress(run, update, updates, episodes, scores, klCoefficient, learningRate, norm))
             {
                 GoldScore = goldScores?.Average(),
                 Alarms = guard.Alarms,
@@ -89,7 +91,7 @@ internal sealed class PpoTraining(
             });
             if (guard.IsOver)
                 break;
-            if (statistics.OptimizerSteps > 0)
+            if (learned)
             {
                 _kl.Update(statistics.Kl, episodes.Length);
                 average?.Update();

@@ -137,6 +137,41 @@ public class AlarmTests
             ppo.Recorded.Warnings[^1]);
     }
 
+    /// <summary>The update that is taken back is the second, whose steps go further than those of the first.</summary>
+    [Fact]
+    public void What_is_taken_back_counts_neither_for_the_average_nor_for_beta()
+    {
+        TinyPpo Run(int updates, double maxRatioMean) => new TinyPpo(new PolicyOptions
+        {
+            Episodes = updates * 32, EpisodesPerUpdate = 32, MaxResponseTokens = 6, LearningRate = 5e-2, UnfinishedScore = null,
+            LearningRateDecay = LearningRateDecay.Constant, EmaDecay = 0.9, TargetKl = 1000, KlHorizon = 64,
+            Alarms = TinyAlarms.Only(AlarmKind.HighRatioMean, AlarmPolicy.RollBack) with { MaxRatioMean = maxRatioMean },
+        }).Run();
+        double[] ratios = [.. Run(2, 1e9).Recorded.Updates.Select(u => u.RatioMean)];
+        double between = (Math.Max(1, ratios[0]) + ratios[1]) / 2;
+
+        TinyPpo one = Run(1, between), two = Run(2, between);
+        var three = Run(3, between).Recorded.Updates.ToArray();
+
+        Assert.Equal([0, 1], three[..2].Select(u => u.Alarms.Count));
+        AssertSame(TinyGpt.Snapshot(one.Policy), TinyGpt.Snapshot(two.Policy)); // both are averages
+        Assert.True(three[1].KlCoefficient < three[0].KlCoefficient);
+        Assert.Equal(three[1].KlCoefficient, three[2].KlCoefficient);
+    }
+
+    /// <summary>The responses of update 2 are too far away, and those of update 1 are sampled from once more.</summary>
+    [Fact]
+    public void Beta_goes_back_with_the_weights()
+    {
+        var ppo = TinyAlarms.Earning(
+            AlarmKind.LowEntropy, TinyAlarms.Only(AlarmKind.LowEntropy, AlarmPolicy.RollBack) with { MinEntropy = 5 },
+            change: options => options with { KlCoefficient = 0.05, TargetKl = 1000, KlHorizon = 8 }).Run();
+
+        double[] betas = [.. ppo.Recorded.Updates.Select(u => u.KlCoefficient)];
+        Assert.Equal(0.045, betas[1], 1e-12); // 4 episodes of a horizon of 8: half of a fifth
+        Assert.Equal(0.05, betas[2]);
+    }
+
     [Fact]
     public void One_bad_batch_is_gone_after_a_roll_back()
     {

@@ -23,7 +23,9 @@ internal static class TinyAlarms
     /// <param name="kind">Which.</param>
     /// <param name="alarms">What to do about it.</param>
     /// <param name="onScore">Called with each rollout, before it is scored: the weights are those that sampled it.</param>
-    public static TinyPpo Earning(AlarmKind kind, AlarmOptions alarms, Action<TinyPpo>? onScore = null)
+    /// <param name="change">Changes the options.</param>
+    public static TinyPpo Earning(
+        AlarmKind kind, AlarmOptions alarms, Action<TinyPpo>? onScore = null, Func<PolicyOptions, PolicyOptions>? change = null)
     {
         TinyPpo? ppo = null;
         var options = s_options with { Alarms = alarms };
@@ -34,15 +36,16 @@ internal static class TinyAlarms
             onScore?.Invoke(ppo!);
             return scorer(episodes);
         };
+        PolicyOptions Changed(PolicyOptions plain) => change?.Invoke(plain) ?? plain;
         double[] Lengths(IReadOnlyList<Episode> episodes) => [.. episodes.Select(e => (double)e.Response.Length)];
 
         // Each token that was sampled once, of 300, becomes certain.
         TinyPpo Memorising(int tokens) => new(
-            options with
+            Changed(options with
             {
                 Episodes = 20, EpisodesPerUpdate = 4, EpochsPerUpdate = 16, ClipRange = 1000, LearningRate = 0.1, KlCoefficient = 0,
                 MaxResponseTokens = tokens,
-            },
+            }),
             policy: TinyGpt.Fresh(architecture: TinyGpt.Architecture with { VocabularySize = 300 }), scorer: Watched(TinyPpo.TreatRate));
 
         ppo = kind switch

@@ -22,13 +22,15 @@ internal sealed class PolicyGuard : IDisposable
     /// <param name="options">What to watch for, and what to do then.</param>
     /// <param name="run">Hears the warnings.</param>
     /// <param name="average">The average of the weights, if there is one.</param>
+    /// <param name="kl">What steers β, if anything does.</param>
     /// <param name="optimizers">The optimisers of everything that learns: they know what to go back to.</param>
-    public PolicyGuard(PolicyHyperparameters options, TrainingRun run, WeightAverage? average, params AdamW?[] optimizers)
+    public PolicyGuard(
+        PolicyHyperparameters options, TrainingRun run, WeightAverage? average, KlController? kl, params AdamW?[] optimizers)
     {
         _run = run;
         _optimizers = [.. optimizers.OfType<AdamW>()];
         _monitor = new PolicyMonitor(options);
-        _lastGood = options.Alarms.MayGoBack ? new TrainingSnapshot(average, _optimizers) : null;
+        _lastGood = options.Alarms.MayGoBack ? new TrainingSnapshot(average, kl, _optimizers) : null;
         _ignoresNonFinite = options.Alarms.PolicyOf(AlarmKind.NonFinite) == AlarmPolicy.Ignore;
     }
 
@@ -49,17 +51,19 @@ internal sealed class PolicyGuard : IDisposable
     /// <param name="measures">The responses.</param>
     /// <param name="statistics">Measures the steps.</param>
     /// <param name="steps">Makes them.</param>
+    /// <returns>Whether steps were made that stand: they were not taken back.</returns>
     /// <exception cref="NonFiniteGradientException">A gradient is not finite, and the alarm is ignored.</exception>
     /// <exception cref="InvalidOperationException">Something is not finite in a second update in a row.</exception>
-    public void Learn(int update, RolloutMeasures measures, UpdateStatistics statistics, Action steps)
+    public bool Learn(int update, RolloutMeasures measures, UpdateStatistics statistics, Action steps)
     {
         _update = update;
         _alarms.Clear();
         double norm = Math.Sqrt(_optimizers.Sum(o => Math.Pow(o.WeightNorm(), 2)));
         if (!Act(_monitor.AfterRollout(measures with { WeightNorm = norm })))
-            return;
+            return false;
         _lastGood?.Take();
         _lastGoodUpdate = update;
+        int rollBacks = _rollBacks;
         try
         {
             steps();
@@ -67,9 +71,10 @@ internal sealed class PolicyGuard : IDisposable
         catch (NonFiniteGradientException e) when (!_ignoresNonFinite)
         {
             Act(_monitor.NonFiniteGradient(e.Norm));
-            return;
+            return statistics.OptimizerSteps > 0 && _rollBacks == rollBacks;
         }
         Act(_monitor.AfterSteps(statistics.PolicyClipFraction, statistics.RatioMean, statistics.Loss));
+        return statistics.OptimizerSteps > 0 && _rollBacks == rollBacks;
     }
 
     public void Dispose() => _lastGood?.Dispose();

@@ -4,7 +4,7 @@ using static TorchSharp.torch;
 namespace ML.Rlhf.Torch.Training;
 
 /// <summary>
-/// A moment of a run to go back to: the weights, their average, and the optimisers' memory. Its tensors are made once, and copied into each
+/// A moment of a run to go back to: the weights, their average, the optimisers' memory, and β. Its tensors are made once, and copied into each
 /// time.
 /// </summary>
 internal sealed class TrainingSnapshot : IDisposable
@@ -12,15 +12,18 @@ internal sealed class TrainingSnapshot : IDisposable
     private readonly AdamW[] _optimizers;
     private readonly AdamWState[] _states;
     private readonly WeightAverage? _average;
+    private readonly KlController? _kl;
     private readonly Tensor? _averageValues;
     private int _averageUpdates;
+    private double _klCoefficient;
 
     /// <summary>Keeps the moment that it is made in.</summary>
-    public TrainingSnapshot(WeightAverage? average, params AdamW[] optimizers)
+    public TrainingSnapshot(WeightAverage? average, KlController? kl, params AdamW[] optimizers)
     {
         _optimizers = optimizers;
         _states = [.. optimizers.Select(o => o.NewState())];
         _average = average;
+        _kl = kl;
         _averageValues = average is null ? null : empty_like(average.Values).DetachFromDisposeScope();
         Take();
     }
@@ -30,6 +33,7 @@ internal sealed class TrainingSnapshot : IDisposable
     {
         for (int i = 0; i < _states.Length; i++)
             _optimizers[i].Snapshot(_states[i]);
+        _klCoefficient = _kl?.Coefficient ?? 0;
         if (_average is null)
             return;
         Copy(_average.Values, _averageValues!);
@@ -41,6 +45,8 @@ internal sealed class TrainingSnapshot : IDisposable
     {
         for (int i = 0; i < _states.Length; i++)
             _optimizers[i].Restore(_states[i]);
+        if (_kl is not null)
+            _kl.Coefficient = _klCoefficient;
         if (_average is null)
             return;
         Copy(_averageValues!, _average.Values);

@@ -26,7 +26,7 @@ internal static class GroupLoop
         reference.Freeze();
         using var optimizer = new AdamW(options, policy);
         using var average = options.EmaDecay is { } decay ? new WeightAverage(optimizer.Parameters, decay) : null;
-        using var guard = new PolicyGuard(options, run, average, optimizer);
+        using var guard = new PolicyGuard(options, run, average, kl: null, optimizer);
         int updates = Batches.Count(options.Episodes, options.EpisodesPerUpdate);
         LearningRateSchedule.WarnOfLongWarmup(options, updates, run);
         var shuffles = new RandomStream(run.Seed, key: 2);
@@ -43,6 +43,7 @@ internal static class GroupLoop
             double[]? goldScores = source.GoldScore(episodes);
 
             double learningRate = LearningRateSchedule.At(options, update, updates) * guard.LearningRateFactor, norm = 0;
+            bool learned;
             using (NewDisposeScope())
             {
                 // 2. What the models say of the episodes; advantages within each group.
@@ -50,7 +51,7 @@ internal static class GroupLoop
 
                 // 3. Unless they raise an alarm, several passes over the episodes in minibatches, in a fresh order each; until the policy
                 //    has moved too far.
-                guard.Learn(update, RolloutMeasures.Of(statistics, episodes, scores, goldScores), statistics, () =>
+                learned = guard.Learn(update, RolloutMeasures.Of(statistics, episodes, scores, goldScores), statistics, () =>
                 {
                     foreach (int[] rows in Batches.Minibatches(
                         episodes.Length, options.EpochsPerUpdate, options.MinibatchesPerEpoch, ref shuffles))
@@ -77,7 +78,7 @@ internal static class GroupLoop
             });
             if (guard.IsOver)
                 break;
-            if (statistics.OptimizerSteps > 0)
+            if (learned)
                 average?.Update();
         }
         average?.Apply();

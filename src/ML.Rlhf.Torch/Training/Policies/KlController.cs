@@ -12,7 +12,7 @@ namespace ML.Rlhf.Torch.Training;
 internal sealed class KlController(double coefficient, double? target, double horizon)
 {
     /// <summary>β of the next update.</summary>
-    public double Coefficient { get; private set; } = coefficient;
+    public double Coefficient { get; set; } = coefficient;
 
     /// <summary>β ← β·(1 + e·n/horizon), with e = clip(KL/target − 1, ±0.2).</summary>
     /// <param name="kl">Mean over the episodes of an update of Σ_t (log π − log π_ref), in nats.</param>
