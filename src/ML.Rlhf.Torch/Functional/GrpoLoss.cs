@@ -23,7 +23,7 @@ public static class GrpoLoss
     {
         using var scope = NewDisposeScope();
         var difference = (referenceLogProbs - logProbs).clamp(-LogRatioBound, LogRatioBound);
-        return (difference.exp() - 1 - difference).MoveToOuterDisposeScope();
+        return (difference.expm1() - difference).MoveToOuterDisposeScope(); // expm1: near 0, exp − 1 would round the penalty away
     }
 
     /// <summary>

@@ -68,6 +68,17 @@ public class GrpoLossTests
         Close.Assert(golden["k3"].Tensor(float64), penalty, relative: 1e-6, absolute: 1e-9);
     }
 
+    /// <summary>Half of the square, to first order; exp − 1 has an error of 6e-8 in float32, and would even make it negative.</summary>
+    [Fact]
+    public void The_penalty_keeps_its_digits_where_the_policy_has_hardly_moved()
+    {
+        float[] moves = [1e-3f, -1e-3f, 1e-4f, -1e-4f, 1e-5f, -1e-5f];
+
+        var penalty = GrpoLoss.KlPenalty(zeros(6), tensor(moves));
+
+        Close.Assert(tensor(moves).square() / 2, penalty, relative: 0.03);
+    }
+
     [Fact]
     public void A_token_that_the_policy_has_forgotten_cannot_make_the_penalty_infinite()
     {
