@@ -69,7 +69,9 @@ internal static partial class Tokenization
                 "left out.");
         chosen.Report(warn, "chosen answers", rows, dropped);
         rejected.Report(warn, "rejected answers", rows, 0);
-        return chosen.Rows > 0 ? new PreferenceData(chosen.Build(), rejected.Build()) : throw NoRows(data, rows, "preferences");
+        return chosen.Rows > 0
+            ? new PreferenceData(chosen.Build(), rejected.Build())
+            : throw NoRows(data, rows, "preferences", equal, "have the same chosen and rejected answer");
     }
 
     /// <summary>
@@ -114,7 +116,7 @@ internal static partial class Tokenization
         answers.Report(warn, "answers", rows, dropped, read);
         return answers.Rows > 0
             ? new RankingData(answers.Build(), [.. starts], [.. ranks], [.. weights], [.. margins])
-            : throw NoRows(data, rows, "preferences");
+            : throw NoRows(data, rows, "preferences", unranked, "rank no answer above a different one");
     }
 
     /// <summary>Prompts that leave room for a response.</summary>
@@ -153,9 +155,18 @@ internal static partial class Tokenization
     public static int[] EncodePrompt(TextTokenizer tokenizer, string prompt) =>
         tokenizer.Encode(prompt) is { Length: > 0 } tokens ? tokens : [tokenizer.EndOfText];
 
-    private static InvalidOperationException NoRows(IDataView data, int rows, string what) => new(rows == 0
+    /// <param name="data">The data.</param>
+    /// <param name="rows">Rows that it has.</param>
+    /// <param name="what">What was looked for, in the plural.</param>
+    /// <param name="useless">Rows that would have fitted, but teach nothing.</param>
+    /// <param name="reason">Why.</param>
+    private static InvalidOperationException NoRows(
+        IDataView data, int rows, string what, int useless = 0, string reason = "") => new(rows == 0
         ? $"The data has no rows, so there are no {what} to use (columns: {string.Join(", ", data.Schema.Select(c => c.Name))}). " +
             "Check the file and any filters before the trainer."
+        : useless > 0
+        ? $"None of the {rows} rows of the data can be used as {what}: {useless} {reason}, as far as the context shows them" +
+            $"{(useless < rows ? $", and the prompts of {rows - useless} fill the model's context" : "")}. Check what the columns hold."
         : $"None of the {rows} rows of the data can be used as {what}: they are empty or do not fit the model's context. " +
             "Shorten the texts, or use a model with a longer context.");
 

@@ -140,7 +140,7 @@ public sealed class TrainerDataTests : IDisposable
             Stage.Gpt => _ml.Data.LoadFromEnumerable(new Document[] { new(), new() }),
             Stage.FineTuning => _ml.Data.LoadFromEnumerable(new Demonstration[] { new() { Prompt = tooLong }, new() { Prompt = tooLong } }),
             Stage.RewardModel or Stage.Dpo or Stage.Orpo => _ml.Data.LoadFromEnumerable(
-                new Preference[] { new() { Prompt = tooLong, Chosen = "a" }, new() }),
+                new Preference[] { new() { Prompt = tooLong, Chosen = "a" }, new() { Prompt = tooLong, Rejected = "a" } }),
             Stage.Kto => _ml.Data.LoadFromEnumerable(new Feedback[] { new() { Prompt = tooLong }, new() { Prompt = tooLong } }),
             _ => _ml.View(tooLong, tooLong),
         };

@@ -42,6 +42,16 @@ public sealed class DpoTrainerTests
     }
 
     [Fact]
+    public void Pairs_of_equal_answers_only_are_an_error_that_says_so()
+    {
+        var data = _ml.Data.LoadFromEnumerable([new Preference { Prompt = "cat", Chosen = "meow", Rejected = "meow" }]);
+
+        Assert.Equal(
+            "None of the 1 rows of the data can be used as preferences: 1 have the same chosen and rejected answer, as far as the context " +
+            "shows them. Check what the columns hold.", Assert.Throws<InvalidOperationException>(() => Trainer(new()).Fit(data)).Message);
+    }
+
+    [Fact]
     public void The_log_tells_accuracy_and_margin()
     {
         var ml = new MLContext(seed: 1);

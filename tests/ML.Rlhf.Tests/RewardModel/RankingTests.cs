@@ -73,6 +73,22 @@ public sealed class RankingTests
     }
 
     [Fact]
+    public void When_no_prompt_has_a_pair_the_error_says_so()
+    {
+        Ranking tie = new() { Prompt = "cat", Answers = ["meow", "purr"], Ranks = [1, 1] };
+        Ranking tooLong = new() { Prompt = new string('a', 40), Answers = ["meow", "purr"], Ranks = [1, 2] };
+        string Error(params Ranking[] rows) => Assert.Throws<InvalidOperationException>(() => Trainer().Fit(Data(rows))).Message;
+
+        Assert.Equal(
+            "None of the 2 rows of the data can be used as preferences: 2 rank no answer above a different one, as far as the context " +
+            "shows them. Check what the columns hold.", Error(tie, tie));
+        Assert.Equal(
+            "None of the 2 rows of the data can be used as preferences: 1 rank no answer above a different one, as far as the context " +
+            "shows them, and the prompts of 1 fill the model's context. Check what the columns hold.", Error(tie, tooLong));
+        Assert.EndsWith("do not fit the model's context. Shorten the texts, or use a model with a longer context.", Error(tooLong));
+    }
+
+    [Fact]
     public void The_score_of_ranked_answers_is_a_vector_also_in_a_pipeline_and_from_a_file()
     {
         var pipeline = _ml.Transforms.Text.NormalizeText("Prompt").Append(Trainer()).Append(_ml.Transforms.CopyColumns("Copy", "Score"));
