@@ -59,7 +59,8 @@ namespace ML.Rlhf
             base.Check(problems);
             problems.Require(Epochs >= 1, nameof(Epochs), Epochs, "at least 1");
             problems.Require(BatchSize >= 1, nameof(BatchSize), BatchSize, "at least 1");
-            problems.Require(CenteringCoefficient >= 0, nameof(CenteringCoefficient), CenteringCoefficient, "at least 0");
+            problems.Require(CenteringCoefficient >= 0 && double.IsFinite(CenteringCoefficient), nameof(CenteringCoefficient),
+                CenteringCoefficient, "a finite number of at least 0");
             problems.Require(Enum.IsDefined(Normalization), nameof(Normalization), Normalization,
                 "None, TrainingAnswers, Demonstrations or PolicySamples");
         }

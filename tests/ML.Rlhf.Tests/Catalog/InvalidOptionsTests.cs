@@ -8,9 +8,9 @@ public sealed class InvalidOptionsTests
     private const string Optimization =
         "LearningRate is -1, but must be a finite number above 0; WarmupSteps is -2, but must be at least 0; " +
         "LearningRateDecay is 9, but must be Cosine, Linear or Constant; MinimumLearningRateRatio is 1.5, but must be in [0, 1]; " +
-        "Beta1 is 1, but must be in [0, 1); Beta2 is NaN, but must be in [0, 1); Epsilon is 0, but must be above 0; " +
+        "Beta1 is 1, but must be in [0, 1); Beta2 is NaN, but must be in [0, 1); Epsilon is 0, but must be a finite number above 0; " +
         "AdamForm is 2, but must be PyTorch or TensorFlow; " +
-        "WeightDecay is -0.1, but must be at least 0; GradientClipping is 0, but must be above 0 (infinity turns clipping off); " +
+        "WeightDecay is -0.1, but must be a finite number of at least 0; GradientClipping is 0, but must be above 0 (infinity turns clipping off); " +
         "MicroBatchSize is 0, but must be at least 1, or null for the whole batch; ";
 
     private const string Sampling =
@@ -66,7 +66,7 @@ public sealed class InvalidOptionsTests
 
         Assert.Equal(
             "RewardModelOptions: LearningRate is Infinity, but must be a finite number above 0; Epochs is 0, but must be at least 1; " +
-            "BatchSize is 0, but must be at least 1; CenteringCoefficient is -1, but must be at least 0; " +
+            "BatchSize is 0, but must be at least 1; CenteringCoefficient is -1, but must be a finite number of at least 0; " +
             "Normalization is 9, but must be None, TrainingAnswers, Demonstrations or PolicySamples; " +
             "WeightColumnName is empty, but must be the name of a column; " +
             "RanksColumnName, RatingsColumnName is Ranks, but must be null, for there is no AnswersColumnName.",
@@ -167,9 +167,26 @@ public sealed class InvalidOptionsTests
             "UnfinishedScore is -Infinity, but must be finite or null; ClipRange is 0, but must be above 0; " +
             "Gamma is 1.1, but must be in [0, 1]; " +
             "Lambda is -0.1, but must be in [0, 1]; ValueClipRange is 0, but must be above 0; " +
-            "ValueCoefficient is -1, but must be at least 0; " +
-            $"EntropyCoefficient is -1, but must be at least 0; {Sampling}.",
+            "ValueCoefficient is -1, but must be a finite number of at least 0; " +
+            $"EntropyCoefficient is -1, but must be a finite number of at least 0; {Sampling}.",
             Assert.Throws<ArgumentException>(() => _trainers.Ppo(Tiny.Model, Tiny.Reward, options)).Message);
+    }
+
+    [Fact]
+    public void Options_of_Ppo_that_have_no_effect_without_others_or_are_null()
+    {
+        string Error(PpoOptions options) => Assert.Throws<ArgumentException>(() => _trainers.Ppo(Tiny.Model, Tiny.Reward, options)).Message;
+
+        Assert.Equal(
+            "PpoOptions: KlCoefficient is 0, but must be above 0 where TargetKl is given: it is multiplied, and 0 stays 0.",
+            Error(new() { TargetKl = 6, KlCoefficient = 0 }));
+        Assert.Equal("PpoOptions: KlHorizon is 100, but must be null without a TargetKl.", Error(new() { KlHorizon = 100 }));
+        Assert.Equal("PpoOptions: Alarms is null, but must be AlarmOptions; Ignore turns all off.", Error(new() { Alarms = null! }));
+        Assert.Equal(
+            "PpoOptions: Alarms.Policies is null, but must be a dictionary, which may be empty.",
+            Error(new() { Alarms = new AlarmOptions { Policies = null! } }));
+        Assert.Contains(
+            "ValueCoefficient is Infinity, but must be a finite number", Error(new() { ValueCoefficient = double.PositiveInfinity }));
     }
 
     [Fact]

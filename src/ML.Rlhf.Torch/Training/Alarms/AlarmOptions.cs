@@ -127,7 +127,8 @@ public sealed record AlarmOptions
     {
         const string Allowed = "Ignore, Log, Stop or RollBack";
         problems.Require(Enum.IsDefined(Policy), "Alarms.Policy", Policy, Allowed);
-        foreach (var (kind, policy) in Policies)
+        problems.Require(Policies is not null, "Alarms.Policies", Policies, "a dictionary, which may be empty");
+        foreach (var (kind, policy) in Policies ?? ReadOnlyDictionary<AlarmKind, AlarmPolicy>.Empty)
         {
             problems.Require(Enum.IsDefined(kind), "A key of Alarms.Policies", kind, $"an {nameof(AlarmKind)}");
             problems.Require(Enum.IsDefined(policy), $"Alarms.Policies[{kind}]", policy, Allowed);

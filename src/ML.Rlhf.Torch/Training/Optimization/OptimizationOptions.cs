@@ -107,9 +107,10 @@ public abstract record OptimizationOptions
             "in [0, 1]");
         problems.Require(Beta1 is >= 0 and < 1, nameof(Beta1), Beta1, "in [0, 1)");
         problems.Require(Beta2 is >= 0 and < 1, nameof(Beta2), Beta2, "in [0, 1)");
-        problems.Require(Epsilon > 0, nameof(Epsilon), Epsilon, "above 0");
+        problems.Require(Epsilon > 0 && double.IsFinite(Epsilon), nameof(Epsilon), Epsilon, "a finite number above 0");
         problems.Require(Enum.IsDefined(AdamForm), nameof(AdamForm), AdamForm, "PyTorch or TensorFlow");
-        problems.Require(WeightDecay >= 0, nameof(WeightDecay), WeightDecay, "at least 0");
+        problems.Require(WeightDecay >= 0 && double.IsFinite(WeightDecay), nameof(WeightDecay), WeightDecay,
+            "a finite number of at least 0");
         problems.Require(GradientClipping > 0, nameof(GradientClipping), GradientClipping, "above 0 (infinity turns clipping off)");
         problems.Require(MicroBatchSize is null or >= 1, nameof(MicroBatchSize), MicroBatchSize, "at least 1, or null for the whole batch");
     }

@@ -105,6 +105,7 @@ public abstract record PolicyHyperparameters : OptimizationOptions
         problems.Require(ClipRange > 0, nameof(ClipRange), ClipRange, "above 0");
         problems.Require(MaxUpdateKl is null or > 0, nameof(MaxUpdateKl), MaxUpdateKl, "above 0 or null");
         problems.Require(EmaDecay is null or >= 0 and < 1, nameof(EmaDecay), EmaDecay, "in [0, 1) or null");
-        Alarms.Check(problems);
+        problems.Require(Alarms is not null, nameof(Alarms), Alarms, $"{nameof(AlarmOptions)}; {nameof(AlarmPolicy.Ignore)} turns all off");
+        Alarms?.Check(problems);
     }
 }

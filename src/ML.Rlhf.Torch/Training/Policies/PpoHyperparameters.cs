@@ -33,7 +33,7 @@ public abstract record PpoHyperparameters : PolicyHyperparameters
 
     /// <summary>Episodes over which <see cref="TargetKl"/> may change β by a fifth.</summary>
     /// <value>
-    /// Above 0; null, the default, takes 1 % of the run's episodes, and at least those of one update. LH's 10,000 are 1 % of its million.
+    /// Above 0, and null without a target; null, the default, takes 1 % of the run's episodes, and at least those of one update. LH's 10,000 are 1 % of its million.
     /// </value>
     public double? KlHorizon { get; init; }
 
@@ -83,13 +83,18 @@ public abstract record PpoHyperparameters : PolicyHyperparameters
     {
         base.Check(problems);
         problems.Require(TargetKl is null or > 0, nameof(TargetKl), TargetKl, "above 0 or null");
+        problems.Require(TargetKl is null || KlCoefficient != 0, nameof(KlCoefficient), KlCoefficient,
+            $"above 0 where {nameof(TargetKl)} is given: it is multiplied, and 0 stays 0");
         problems.Require(KlHorizon is null or > 0, nameof(KlHorizon), KlHorizon, "above 0 or null");
+        problems.Require(KlHorizon is null || TargetKl is not null, nameof(KlHorizon), KlHorizon, $"null without a {nameof(TargetKl)}");
         problems.Require(Enum.IsDefined(ValueFunction), nameof(ValueFunction), ValueFunction, "Network or SharedTrunk");
         problems.Require(Gamma is >= 0 and <= 1, nameof(Gamma), Gamma, "in [0, 1]");
         problems.Require(Lambda is >= 0 and <= 1, nameof(Lambda), Lambda, "in [0, 1]");
         problems.Require(ValueClipRange > 0, nameof(ValueClipRange), ValueClipRange, "above 0");
-        problems.Require(ValueCoefficient >= 0, nameof(ValueCoefficient), ValueCoefficient, "at least 0");
-        problems.Require(EntropyCoefficient >= 0, nameof(EntropyCoefficient), EntropyCoefficient, "at least 0");
+        problems.Require(ValueCoefficient >= 0 && double.IsFinite(ValueCoefficient), nameof(ValueCoefficient), ValueCoefficient,
+            "a finite number of at least 0");
+        problems.Require(EntropyCoefficient >= 0 && double.IsFinite(EntropyCoefficient), nameof(EntropyCoefficient), EntropyCoefficient,
+            "a finite number of at least 0");
         problems.Require(PretrainingCoefficient >= 0 && double.IsFinite(PretrainingCoefficient), nameof(PretrainingCoefficient),
             PretrainingCoefficient, "a finite number of at least 0");
         problems.Require(PretrainingBatchSize >= 1, nameof(PretrainingBatchSize), PretrainingBatchSize, "at least 1");
