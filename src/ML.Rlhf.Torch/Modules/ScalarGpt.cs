@@ -93,13 +93,14 @@ public sealed class ScalarGpt : Module
     /// A copy that gives the same numbers, with gain and bias in its head: where a value function starts from. Its numbers must be in the
     /// unit of the scores from the beginning, and its head must learn at the rate that the optimiser says, not at Gain times that.
     /// </summary>
-    internal ScalarGpt CloneAsValueFunction()
+    /// <param name="weight">What these numbers are multiplied with in the score.</param>
+    internal ScalarGpt CloneAsValueFunction(double weight = 1)
     {
         var copy = Clone();
         using var noGrad = no_grad();
         using var scope = NewDisposeScope();
-        copy.score.weight!.mul_(Gain);
-        copy.score.bias!.mul_(Gain).add_(Bias);
+        copy.score.weight!.mul_(Gain * weight);
+        copy.score.bias!.mul_(Gain * weight).add_(Bias * weight);
         copy.Normalize(1, 0);
         return copy;
     }

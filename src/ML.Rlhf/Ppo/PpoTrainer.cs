@@ -85,7 +85,7 @@ public sealed class PpoTrainer : IEstimator<TextGenerationTransformer>
             }
             return;
         }
-        using var network = (_reward.ValueSource(_model)?.CloneAsValueFunction() ?? new ScalarGpt(_model.Gpt.Clone(), generator: null)).to(device);
+        using var network = (_reward.CreateValueFunction(_model) ?? new ScalarGpt(_model.Gpt.Clone(), generator: null)).to(device);
         train(network);
     }
 }

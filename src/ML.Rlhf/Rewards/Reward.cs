@@ -35,8 +35,11 @@ public abstract class Reward
     /// <exception cref="ArgumentException">The reward does not fit the model or the columns.</exception>
     internal abstract EpisodeScorer CreateScorer(TextGenerationTransformer policy);
 
-    /// <summary>The network that a value function starts from; null starts it from the policy, with a head of zeros.</summary>
-    internal virtual ScalarGpt? ValueSource(TextGenerationTransformer policy) => null;
+    /// <summary>A network that a value function starts from; null starts it from the policy, with a head of zeros.</summary>
+    /// <param name="policy">The model that answers.</param>
+    /// <param name="weight">What the reward is multiplied with: the network gives the product.</param>
+    /// <returns>A new network, which belongs to the caller.</returns>
+    internal virtual ScalarGpt? CreateValueFunction(TextGenerationTransformer policy, double weight = 1) => null;
 }
 
 /// <summary>A C# function of prompt and response.</summary>
@@ -66,8 +69,11 @@ internal sealed class SumReward(IReadOnlyList<(Reward Reward, double Weight)> pa
         };
     }
 
-    internal override ScalarGpt? ValueSource(TextGenerationTransformer policy) =>
-        parts.Select(part => part.Reward.ValueSource(policy)).FirstOrDefault(source => source is not null);
+    /// <summary>That of the heaviest part which has one.</summary>
+    internal override ScalarGpt? CreateValueFunction(TextGenerationTransformer policy, double weight = 1) => parts
+        .OrderByDescending(part => Math.Abs(part.Weight))
+        .Select(part => part.Reward.CreateValueFunction(policy, weight * part.Weight))
+        .FirstOrDefault(network => network is not null);
 }
 
 /// <summary>A reward model of this pack, or any fitted transformer that reads text and gives a number.</summary>
@@ -78,8 +84,8 @@ internal sealed class TransformerReward(IHostEnvironment environment, ITransform
         : own.Tokenizer.Equals(policy.Tokenizer) ? ScoreTokens(own, policy)
         : ScoreNewTokens(own, policy);
 
-    internal override ScalarGpt? ValueSource(TextGenerationTransformer policy) =>
-        reward is RewardTransformer own && own.Tokenizer.Equals(policy.Tokenizer) ? own.Scalar : null;
+    internal override ScalarGpt? CreateValueFunction(TextGenerationTransformer policy, double weight = 1) =>
+        reward is RewardTransformer own && own.Tokenizer.Equals(policy.Tokenizer) ? own.Scalar.CloneAsValueFunction(weight) : null;
 
     /// <summary>A reward model of this pack with the policy's tokenizer scores the very tokens that were sampled.</summary>
     private static EpisodeScorer ScoreTokens(RewardTransformer own, TextGenerationTransformer policy)

@@ -1,4 +1,5 @@
 using Microsoft.ML;
+using ML.Rlhf.Torch.Training;
 
 namespace ML.Rlhf.Tests.Rewards;
 
@@ -27,6 +28,25 @@ public sealed class RewardCatalogTests
 
         Assert.Equal(expected, Scores(Rewards.Sum((length, 2), (model, -0.5)))[0], 1e-5);
         Assert.Equal(expected, Scores(Rewards.Sum((Rewards.Sum((length, 4)), 0.5), (model, -0.5)))[0], 1e-5);
+    }
+
+    /// <summary>Its numbers are in the unit of the sum from the beginning, and a punishment has its sign.</summary>
+    [Fact]
+    public void A_value_function_starts_as_the_heaviest_reward_model_of_a_sum_times_its_weight()
+    {
+        using var other = Tiny.TrainReward(Tiny.Model, new RewardModelOptions { Seed = 2 });
+        Reward length = Rewards.FromFunction((_, completion) => completion.Length), model = Rewards.FromTransformer(Tiny.Reward);
+        var texts = new TokenSequences();
+        texts.Add(Tiny.Reward.Encode("cat", "meow"));
+        texts.Add(Tiny.Reward.Encode("dog", "no"));
+
+        using var network = Rewards.Sum((length, 5), (Rewards.FromTransformer(other), 0.25), (Rewards.Sum((model, 4)), -0.5))
+            .CreateValueFunction(Tiny.Model);
+
+        Assert.Equal(
+            RewardScoring.Score(Tiny.Reward.Scalar, texts).Select(score => -2 * score), RewardScoring.Score(network!, texts),
+            (expected, actual) => Math.Abs(expected - actual) < 1e-4);
+        Assert.Null(Rewards.Sum((length, 1)).CreateValueFunction(Tiny.Model));
     }
 
     [Fact]
