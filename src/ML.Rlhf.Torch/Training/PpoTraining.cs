@@ -77,6 +77,7 @@ internal sealed class PpoTraining(
             }
 
             // 4. Report; then, where something was learned, steer β and take the new weights into the average.
+            guard.Warn();
             run.CountTokens(episodes.Sum(e => (long)e.Prompt.Length + e.Response.Length));
             run.Report(new PpoProgress(
                 statistics.Progress(run, update, updates, episodes, scores, klCoefficient, learningRate, norm))

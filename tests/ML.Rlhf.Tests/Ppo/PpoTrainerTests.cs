@@ -101,6 +101,18 @@ public sealed class PpoTrainerTests
     }
 
     [Fact]
+    public void A_listener_of_the_log_may_keep_tensors_of_its_own_when_it_hears_of_an_alarm()
+    {
+        TorchSharp.torch.Tensor? kept = null;
+        _ml.Log += (_, e) => kept ??= e.RawMessage.StartsWith("Update ", StringComparison.Ordinal) ? TorchSharp.torch.ones(1) : null;
+
+        Fit((_, _) => 1, Options with { Episodes = 128, EpisodesPerUpdate = 128 }).Dispose(); // all scores are the same
+
+        Assert.False(kept!.IsInvalid);
+        kept.Dispose();
+    }
+
+    [Fact]
     public void A_transformer_that_drops_rows_is_no_reward()
     {
         var rows = _ml.Data.LoadFromEnumerable([new Review()]);

@@ -16,6 +16,7 @@ internal sealed class PolicyGuard : IDisposable
     private readonly TrainingSnapshot? _lastGood;
     private readonly bool _ignoresNonFinite;
     private readonly List<TrainingAlarm> _alarms = [];
+    private readonly List<string> _warnings = [];
     private int _update, _rollBacks;
     private int? _lastGoodUpdate, _lastNonFinite;
 
@@ -77,6 +78,14 @@ internal sealed class PolicyGuard : IDisposable
         return statistics.OptimizerSteps > 0 && _rollBacks == rollBacks;
     }
 
+    /// <summary>Warns of this update's alarms. A listener is a user's code: no dispose scope may be open.</summary>
+    public void Warn()
+    {
+        foreach (string warning in _warnings)
+            _run.Warn(warning);
+        _warnings.Clear();
+    }
+
     public void Dispose() => _lastGood?.Dispose();
 
     /// <summary>Does what the strictest of the alarms asks for.</summary>
@@ -97,7 +106,7 @@ internal sealed class PolicyGuard : IDisposable
         {
             bool isOnlyLogged = alarm.Policy == AlarmPolicy.Log;
             _alarms.Add(stops && !isOnlyLogged ? alarm with { Policy = AlarmPolicy.Stop } : alarm);
-            _run.Warn($"Update {_update + 1}: {alarm.Message}{(isOnlyLogged ? "" : Consequence())}");
+            _warnings.Add($"Update {_update + 1}: {alarm.Message}{(isOnlyLogged ? "" : Consequence())}");
             if (alarm.Kind == AlarmKind.NonFinite)
                 RequireFiniteBefore(alarm);
         }

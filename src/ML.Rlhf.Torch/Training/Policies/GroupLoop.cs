@@ -68,6 +68,7 @@ internal static class GroupLoop
             }
 
             // 4. Report; then, where something was learned, take the new weights into the average.
+            guard.Warn();
             run.CountTokens(episodes.Sum(e => (long)e.Prompt.Length + e.Response.Length));
             run.Report(new GroupProgress(
                 statistics.Progress(run, update, updates, episodes, scores, options.KlCoefficient, learningRate, norm))
