@@ -29,7 +29,7 @@ public sealed partial class RlhfCatalog
         Rewards = new RewardCatalog(context);
     }
 
-    /// <summary>The three steps of InstructGPT, and the pretraining before them.</summary>
+    /// <summary>The three steps of InstructGPT, the pretraining before them, and other ways to align.</summary>
     public TrainerCatalog Trainers { get; }
 
     /// <summary>Tokenizers, ready made or trained.</summary>

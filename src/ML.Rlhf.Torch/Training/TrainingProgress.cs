@@ -6,13 +6,15 @@ public record TrainingProgress
     /// <summary>The trainer, such as "GPT", "SFT", "Reward model" or "PPO".</summary>
     public required string Stage { get; init; }
 
-    /// <summary>Steps done, from 1. For PPO, updates.</summary>
+    /// <summary>Steps done, from 1. For PPO, GRPO and RLOO, updates.</summary>
     public required int Step { get; init; }
 
     /// <summary>Steps of the whole run.</summary>
     public required int TotalSteps { get; init; }
 
-    /// <summary>Loss of this step, in nats per token (GPT, SFT), nats per pair (reward model), or PPO's total loss.</summary>
+    /// <summary>
+    /// Loss of this step: in nats per token (GPT, SFT), in nats per prompt (reward model), or all that the other trainers descend.
+    /// </summary>
     public required double Loss { get; init; }
 
     /// <summary>Loss on the validation data, at the steps that measure it; null at the others.</summary>
@@ -21,7 +23,7 @@ public record TrainingProgress
     /// <summary>The learning rate that this step used.</summary>
     public required double LearningRate { get; init; }
 
-    /// <summary>L2 norm of the gradient before clipping. For PPO, of the update's last step.</summary>
+    /// <summary>L2 norm of the gradient before clipping. For PPO, GRPO and RLOO, of the policy's in the update's last step.</summary>
     public required double GradientNorm { get; init; }
 
     /// <summary>Real (not padding) tokens trained on per second, since the run began.</summary>

@@ -16,9 +16,8 @@ using GptModule = ML.Rlhf.Torch.Modules.Gpt;
 namespace ML.Rlhf;
 
 /// <summary>
-/// A language model that completes text: what the trainers of GPT, supervised fine-tuning and PPO give. In a pipeline it adds a text
-/// column with the completion of a prompt column; outside of one it generates with
-/// <see cref="Generate(string, SamplingOptions?, CancellationToken)"/>.
+/// A language model that completes text: what all trainers but that of reward models give. In a pipeline it adds a text column with the
+/// completion of a prompt column; outside of one it generates with <see cref="Generate(string, SamplingOptions?, CancellationToken)"/>.
 /// </summary>
 /// <remarks>
 /// <para>Lazy: the model runs when a completion is asked for, for a batch of rows at a time.</para>

@@ -12,7 +12,8 @@ public sealed class RewardCatalog
     /// <summary>A fitted transformer: a reward model, or any other that reads text and gives a number.</summary>
     /// <param name="reward">
     /// A <see cref="RewardTransformer"/>, or any fitted transformer that reads the text columns <c>Prompt</c>, <c>Completion</c> or
-    /// <c>Text</c> (the completion). It stays the caller's.
+    /// <c>Text</c> (the completion). It stays the caller's. A reward model is best given itself: it then sees which responses were cut off.
+    /// In a chain of transformers, as any transformer, it reads texts, and takes each for a finished one.
     /// </param>
     /// <param name="scoreColumnName">The column of its output that holds the score: a Single, Double or Boolean.</param>
     public Reward FromTransformer(ITransformer reward, string scoreColumnName = RewardTransformer.DefaultScoreColumn)

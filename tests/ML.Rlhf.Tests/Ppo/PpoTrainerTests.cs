@@ -179,7 +179,7 @@ public sealed class PpoTrainerTests
 
     /// <summary>The value function starts from the reward model in one case and from the policy in the other.</summary>
     [Fact]
-    public void A_reward_model_in_a_chain_gives_the_same_scores()
+    public void A_reward_model_in_a_chain_gives_finished_answers_the_same_scores()
     {
         ProgressRecords alone = [], chained = [];
         var chain = _ml.Transforms.CopyColumns("Same", "Prompt").Fit(_ml.Data.LoadFromEnumerable(Tiny.Demonstrations)).Append(Tiny.Reward);

@@ -88,7 +88,7 @@ public abstract record OptimizationOptions
     /// <value>Null, the default, takes the seed of the <c>MLContext</c>, or 0 where it has none.</value>
     public int? Seed { get; init; }
 
-    /// <summary>Receives a record after each step (PPO: each update), on the training thread.</summary>
+    /// <summary>Receives a record after each step (PPO, GRPO, RLOO: each update), on the training thread.</summary>
     public IProgress<TrainingProgress>? Progress { get; init; }
 
     /// <summary>

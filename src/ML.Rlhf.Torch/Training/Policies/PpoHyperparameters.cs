@@ -59,8 +59,9 @@ public abstract record PpoHyperparameters : PolicyHyperparameters
 
     /// <summary>Weight of the value loss beside the policy loss.</summary>
     /// <value>
-    /// At least 0. 0.1 by default, as everywhere. The value function has a network and an optimiser of its own, and Adam's step does not
-    /// depend on the gradient's scale, so it matters only where the value's gradient is clipped.
+    /// At least 0. 0.1 by default, as everywhere. A value function with a network of its own has an optimiser of its own, too, and Adam's
+    /// step does not depend on the gradient's scale, so it matters only where the value's gradient is clipped. On a shared trunk it decides
+    /// how much the value moves the policy.
     /// </value>
     public double ValueCoefficient { get; init; } = 0.1;
 
