@@ -38,8 +38,8 @@ namespace ML.Rlhf
         public int Epochs { get; init; } = 1;
 
         /// <summary>
-        /// Prompts per step, whatever the number of their answers; <see cref="OptimizationOptions.MicroBatchSize"/> counts prompts, too, and
-        /// all answers to them run through the model together.
+        /// Prompts per step, whatever the number of their answers; <see cref="OptimizationOptions.MicroBatchSize"/> counts prompts, too,
+        /// and all answers to them run through the model together.
         /// </summary>
         /// <value>At least 1. 32 by default; InstructGPT used 64 prompts of 4 to 9 answers.</value>
         public int BatchSize { get; init; } = 32;

@@ -64,8 +64,9 @@ internal sealed class TrainerHost(IHostEnvironment environment, string name)
         string line = string.Create(CultureInfo.InvariantCulture, $"{p.Stage} step {p.Step}/{p.TotalSteps} loss {p.Loss:F4}");
         if (p.ValidationLoss is { } validation)
             line += string.Create(CultureInfo.InvariantCulture, $" validation {validation:F4}");
-        return line + p.Details + string.Create(CultureInfo.InvariantCulture, $" lr {p.LearningRate:G3} {p.TokensPerSecond:F0} tokens/s left " +
-            $"{p.Remaining:hh\\:mm\\:ss}");
+        return line + p.Details + string.Create(
+            CultureInfo.InvariantCulture,
+            $" lr {p.LearningRate:G3} {p.TokensPerSecond:F0} tokens/s left {p.Remaining:hh\\:mm\\:ss}");
     }
 }
 

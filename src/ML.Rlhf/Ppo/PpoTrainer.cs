@@ -65,7 +65,8 @@ public sealed class PpoTrainer : IEstimator<TextGenerationTransformer>
                 ? Tokenization.Documents(corpus, _options.PretrainingTextColumnName, _model.Tokenizer, _options.CancellationToken)
                 : null;
             WithValueFunction(policy, run.Device, value =>
-                new PpoTraining(policy, value, reference, scorer, _model.Tokenizer.EndOfText, _options, run, goldScorer).Run(prompts, pretraining));
+                new PpoTraining(policy, value, reference, scorer, _model.Tokenizer.EndOfText, _options, run, goldScorer)
+                    .Run(prompts, pretraining));
         });
     }
 

@@ -4,8 +4,8 @@ using static TorchSharp.torch;
 namespace ML.Rlhf.Torch.Training;
 
 /// <summary>
-/// A moment of a run to go back to: the weights, their average, the optimisers' memory, and β. Its tensors are made once, and copied into each
-/// time.
+/// A moment of a run to go back to: the weights, their average, the optimisers' memory, and β. Its tensors are made once, and copied
+/// into each time.
 /// </summary>
 internal sealed class TrainingSnapshot : IDisposable
 {

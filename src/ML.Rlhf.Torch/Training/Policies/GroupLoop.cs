@@ -16,11 +16,14 @@ internal static class GroupLoop
     /// <param name="source">Where episodes and scores come from.</param>
     /// <param name="options">Validated hyperparameters.</param>
     /// <param name="run">Randomness, progress, cancellation.</param>
-    /// <param name="evaluate">From episodes and scores to what is learned from, in the caller's dispose scope; measures the episodes.</param>
+    /// <param name="evaluate">
+    /// From episodes and scores to what is learned from, in the caller's dispose scope; measures the episodes.
+    /// </param>
     /// <param name="accumulateGradients">Adds the gradient of some rows, and measures the step.</param>
     public static void Run(
         Gpt policy, Gpt reference, EpisodeSource source, GroupHyperparameters options, TrainingRun run,
-        Func<Episode[], double[], UpdateStatistics, GroupRollout> evaluate, Action<GroupRollout, int[], UpdateStatistics> accumulateGradients)
+        Func<Episode[], double[], UpdateStatistics, GroupRollout> evaluate,
+        Action<GroupRollout, int[], UpdateStatistics> accumulateGradients)
     {
         policy.eval(); // no dropout anywhere, while gradients still flow
         reference.Freeze();

@@ -36,8 +36,8 @@ public abstract record PolicyHyperparameters : OptimizationOptions
 
     /// <summary>
     /// An end token among the first tokens of a response does not end it: only one at this place, counted from 1, or later does. LH accepts
-    /// none among the first 16 of 24 tokens (17 here), so that the policy cannot score with short answers alone. The token stays in the response, and its probability is learned
-    /// as any other's.
+    /// none among the first 16 of 24 tokens (17 here), so that the policy cannot score with short answers alone. The token stays in the
+    /// response, and its probability is learned as any other's.
     /// </summary>
     /// <value>At least 0 and at most <see cref="MaxResponseTokens"/>. 0 by default: the first end token ends the response.</value>
     public int MinResponseTokens { get; init; }
@@ -52,8 +52,8 @@ public abstract record PolicyHyperparameters : OptimizationOptions
     public double KlCoefficient { get; init; }
 
     /// <summary>The score of a response that did not end with the end token, in place of its own.</summary>
-    /// <value>Any finite number; −1 by default (LH, N+), one deviation below the mean of normalised scores, but null for GRPO. Null keeps the
-    /// response's own score.</value>
+    /// <value>Any finite number; −1 by default (LH, N+), one deviation below the mean of normalised scores, but null for GRPO. Null keeps
+    /// the response's own score.</value>
     public double? UnfinishedScore { get; init; } = -1;
 
     /// <summary>What is subtracted from the score of a response that did not end with the end token (TRL's convention).</summary>

@@ -33,11 +33,14 @@ public abstract record PpoHyperparameters : PolicyHyperparameters
 
     /// <summary>Episodes over which <see cref="TargetKl"/> may change β by a fifth.</summary>
     /// <value>
-    /// Above 0, and null without a target; null, the default, takes 1 % of the run's episodes, and at least those of one update. LH's 10,000 are 1 % of its million.
+    /// Above 0, and null without a target; null, the default, takes 1 % of the run's episodes, and at least those of one
+    /// update. LH's 10,000 are 1 % of its million.
     /// </value>
     public double? KlHorizon { get; init; }
 
-    /// <summary>Whether rewards are divided by their standard deviation before advantages are computed; their mean stays (LH, N+).</summary>
+    /// <summary>
+    /// Whether rewards are divided by their standard deviation before advantages are computed; their mean stays (LH, N+).
+    /// </summary>
     /// <value>False by default, as InstructGPT and TRL: β then means what it says.</value>
     public bool WhitenRewards { get; init; }
 
