@@ -31,6 +31,12 @@ public sealed partial class ReadmeTests
     }
 
     [Fact]
+    public void Every_sample_is_named_and_every_sample_named_exists() => Assert.Equal(
+        Directory.EnumerateFiles(Path.Combine(Repository.Root, "samples"), "*.cs").Select(Path.GetFileName)
+            .Where(name => !name!.StartsWith("readme-snippet", StringComparison.Ordinal)).Order(),
+        Regex.Matches(Readme, @"samples/([\w-]+\.cs)").Select(m => m.Groups[1].Value).Distinct().Order());
+
+    [Fact]
     [Trait("Tier", "Slow")]
     public async Task Every_snippet_compiles_and_runs_where_it_needs_no_files()
     {

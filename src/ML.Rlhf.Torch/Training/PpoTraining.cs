@@ -69,8 +69,10 @@ internal sealed class PpoTraining(
                         if (statistics.StepKl > options.MaxUpdateKl)
                             break;
                         mix?.AccumulateGradients(policy, policyOptimizer.Gradients);
-                        norm = policyOptimizer.Step(learningRate);
-                        valueOptimizer?.Step(learningRate);
+                        norm = policyOptimizer.ClipGradients(); // both, before either moves: they must be finite
+                        valueOptimizer?.ClipGradients();
+                        policyOptimizer.Descend(learningRate);
+                        valueOptimizer?.Descend(learningRate);
                         statistics.OptimizerSteps++;
                     }
                 });

@@ -66,6 +66,11 @@ internal static class Evaluation
             throw host.Process(new ArgumentException(
                 $"The policy has a {policy.Tokenizer}, but the reference has another {reference.Tokenizer}: their tokens cannot be " +
                 "compared. Compare a policy with the model that it was trained from.", nameof(reference)));
+        if (reference.Architecture.ContextLength < policy.Architecture.ContextLength)
+            throw host.Process(new ArgumentException(
+                $"The reference's context is {reference.Architecture.ContextLength} tokens, shorter than the policy's " +
+                $"{policy.Architecture.ContextLength}, so it may not hold the policy's answers. Compare a policy with the model that it was " +
+                "trained from.", nameof(reference)));
         if (policy.Sampling.Alterations is { Count: > 0 } alterations)
             throw host.Process(new ArgumentException(
                 $"The policy samples with {string.Join(", ", alterations)}, so its answers are not drawn from the distribution whose " +

@@ -237,6 +237,17 @@ public sealed class EvaluationTests
     }
 
     [Fact]
+    public void A_reference_that_cannot_hold_the_answers_is_an_error()
+    {
+        using var shorter = Tiny.Train(architecture: Tiny.Architecture with { ContextLength = 16 });
+
+        Assert.StartsWith(
+            "The reference's context is 16 tokens, shorter than the policy's 32, so it may not hold the policy's answers.",
+            Assert.Throws<ArgumentException>(
+                () => Rlhf.EvaluatePolicy(Tiny.Model, shorter, _ml.Data.LoadFromEnumerable(Tiny.Prompts))).Message);
+    }
+
+    [Fact]
     public void Policies_of_another_tokenizer_cannot_be_compared()
     {
         using var bytes = Tiny.Train(TextTokenizer.FromBytes());

@@ -46,6 +46,30 @@ public class AlarmTests
         Assert.True(statistics.LogProbDrift > 0.01); // where the message sends one to look
     }
 
+    [Fact]
+    public void Responses_that_were_sampled_from_another_distribution_are_warned_of_once()
+    {
+        var ppo = new TinyPpo(new PolicyOptions { MaxResponseTokens = 8 });
+        var episodes = ppo.Sample(8);
+        using (no_grad())
+            foreach (var parameter in ppo.Policy.parameters())
+                parameter.mul_(0.8);
+        var statistics = new PpoTraining.Statistics();
+        double[] scores = TinyPpo.TreatRate(episodes);
+        ppo.Training.Evaluate(episodes, scores, statistics);
+        using var optimizer = new AdamW(new PolicyOptions(), ppo.Policy);
+        using var guard = new PolicyGuard(new PolicyOptions(), ppo.Recorded.Run, average: null, kl: null, optimizer);
+
+        for (int update = 0; update < 2; update++)
+        {
+            guard.Learn(update, RolloutMeasures.Of(statistics, episodes, scores, goldScores: null), statistics, () => { });
+            guard.Warn();
+        }
+
+        Assert.Matches(@"^Update 1: a token's log-probability was \d+\.\d+ off while it was sampled, where rounding stays below 0\.001\. ",
+            Assert.Single(ppo.Recorded.Warnings, warning => warning.Contains("off while it was sampled")));
+    }
+
     [Theory]
     [InlineData(0)]
     [InlineData(1)]

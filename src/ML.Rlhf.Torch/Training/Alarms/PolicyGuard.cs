@@ -9,6 +9,7 @@ namespace ML.Rlhf.Torch.Training;
 internal sealed class PolicyGuard : IDisposable
 {
     private const int RollBacksThatEnd = 3;
+    private const double LargestDrift = 1e-3;
 
     private readonly TrainingRun _run;
     private readonly AdamW[] _optimizers;
@@ -18,6 +19,7 @@ internal sealed class PolicyGuard : IDisposable
     private readonly List<TrainingAlarm> _alarms = [];
     private readonly List<string> _warnings = [];
     private int _update, _rollBacks;
+    private bool _hasWarnedOfDrift;
     private int? _lastGoodUpdate, _lastNonFinite;
 
     /// <param name="options">What to watch for, and what to do then.</param>
@@ -59,6 +61,7 @@ internal sealed class PolicyGuard : IDisposable
     {
         _update = update;
         _alarms.Clear();
+        WarnOfDrift(statistics.LogProbDrift);
         double norm = Math.Sqrt(_optimizers.Sum(o => Math.Pow(o.WeightNorm(), 2)));
         if (!Act(_monitor.AfterRollout(measures with { WeightNorm = norm })))
             return false;
@@ -120,6 +123,17 @@ internal sealed class PolicyGuard : IDisposable
             throw new InvalidOperationException(
                 $"Two updates in a row met numbers that are not finite. {alarm.Message} Alarms.Policy RollBack goes back by itself.");
         _lastNonFinite = _update;
+    }
+
+    /// <summary>Sampling and learning must see the same distribution. Once is enough: what causes it stays.</summary>
+    private void WarnOfDrift(double drift)
+    {
+        if (drift <= LargestDrift || _hasWarnedOfDrift)
+            return;
+        _hasWarnedOfDrift = true;
+        _warnings.Add(string.Create(CultureInfo.InvariantCulture,
+            $"Update {_update + 1}: a token's log-probability was {drift:G3} off while it was sampled, where rounding stays below " +
+            $"{LargestDrift}. Low-precision arithmetic of a device may do that; otherwise, please report it."));
     }
 
     private string Consequence()

@@ -40,20 +40,37 @@ internal sealed class AdamW : IDisposable
     }
 
     /// <summary>Clips the gradients and takes one step.</summary>
+    /// <inheritdoc cref="ClipGradients"/>
     /// <param name="learningRate">The rate of this step.</param>
+    public double Step(double learningRate)
+    {
+        double norm = ClipGradients();
+        Descend(learningRate);
+        return norm;
+    }
+
+    /// <summary>Clips the gradients.</summary>
     /// <returns>L2 norm of the gradient before clipping.</returns>
     /// <exception cref="NonFiniteGradientException">The gradient has a NaN or an infinity; no parameter was changed.</exception>
-    public double Step(double learningRate)
+    public double ClipGradients()
+    {
+        using var noGrad = no_grad();
+        using var scope = NewDisposeScope();
+        double norm = Gradients.norm().ToDouble();
+        if (!double.IsFinite(norm))
+            throw new NonFiniteGradientException(norm);
+        if (norm > _options.GradientClipping)
+            Gradients.mul_(_options.GradientClipping / (norm + 1e-6));
+        return norm;
+    }
+
+    /// <summary>Takes one step with the gradients as they are.</summary>
+    /// <param name="learningRate">The rate of this step.</param>
+    public void Descend(double learningRate)
     {
         using var noGrad = no_grad();
         using var scope = NewDisposeScope();
         Tensor values = _parameters.Values, gradients = _parameters.Gradients;
-
-        double norm = gradients.norm().ToDouble();
-        if (!double.IsFinite(norm))
-            throw new NonFiniteGradientException(norm);
-        if (norm > _options.GradientClipping)
-            gradients.mul_(_options.GradientClipping / (norm + 1e-6));
 
         _step++;
         double correction1 = 1 - Math.Pow(_options.Beta1, _step), correction2 = 1 - Math.Pow(_options.Beta2, _step);
@@ -65,7 +82,6 @@ internal sealed class AdamW : IDisposable
         double root = Math.Sqrt(correction2), epsilon = _options.Epsilon / (_options.AdamForm == AdamForm.TensorFlow ? root : 1);
         _scratch.copy_(_square).sqrt_().mul_(1 / root).add_(epsilon);
         values.addcdiv_(_mean, _scratch, -learningRate / correction1);
-        return norm;
     }
 
     /// <summary>L2 norm of the parameters.</summary>

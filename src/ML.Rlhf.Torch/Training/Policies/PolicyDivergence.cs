@@ -25,7 +25,7 @@ internal static class PolicyDivergence
                 batch.ResponseLogits(policy, temperature), batch.ResponseLogits(reference, temperature));
             var perEpisode = (perToken * batch.Mask).sum(-1).cpu().data<float>().ToArray();
             for (int i = 0; i < rows.Length; i++)
-                divergences[rows[i]] = perEpisode[i];
+                divergences[rows[i]] = Math.Max(0, perEpisode[i]); // but for rounding it is
         }
         return divergences;
     }

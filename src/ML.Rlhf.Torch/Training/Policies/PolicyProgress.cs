@@ -62,7 +62,7 @@ public record PolicyProgress : TrainingProgress
 
     /// <summary>
     /// Largest |log π while sampling − log π in a fresh forward pass| of any token. A bug or a broken cache shows here; rounding stays
-    /// below 1e-3.
+    /// below 1e-3, and the log warns of more.
     /// </summary>
     public required double LogProbDrift { get; init; }
 
@@ -97,6 +97,7 @@ public record PolicyProgress : TrainingProgress
         metrics["policy/ratio_var"] = RatioVariance;
         metrics["policy/ratio_min"] = RatioMinimum;
         metrics["policy/ratio_max"] = RatioMaximum;
+        metrics["policy/logprob_drift"] = LogProbDrift;
         metrics["loss/policy"] = PolicyLoss;
         metrics["episodes_per_second"] = EpisodesPerSecond;
     }

@@ -14,17 +14,17 @@ namespace ML.Rlhf.Torch.Training;
 internal sealed class PretrainingMix(TokenSequences corpus, PpoHyperparameters options, TrainingRun run)
 {
     private RandomStream _random = new(run.Seed, key: ulong.MaxValue); // far from the keys of the episodes
-    private double _loss, _gradientRatio;
+    private double _loss, _textNorms, _otherNorms;
     private int _steps;
 
     /// <summary>Mean loss per token of the steps since the last reset, in nats, before its coefficient.</summary>
     public double Loss => _loss / Math.Max(1, _steps);
 
-    /// <summary>Mean ratio of the gradient's norm to that of the loss it was added to.</summary>
-    public double GradientRatio => _gradientRatio / Math.Max(1, _steps);
+    /// <summary>Mean norm of the gradient over the mean norm of the one that it was added to.</summary>
+    public double GradientRatio => _otherNorms == 0 ? 0 : _textNorms / _otherNorms;
 
     /// <summary>Begins an update.</summary>
-    public void Reset() => (_loss, _gradientRatio, _steps) = (0, 0, 0);
+    public void Reset() => (_loss, _textNorms, _otherNorms, _steps) = (0, 0, 0, 0);
 
     /// <summary>Adds the gradient of coefficient · mean loss over random windows of the text to the one that is there.</summary>
     /// <param name="policy">The policy.</param>
@@ -48,7 +48,8 @@ internal sealed class PretrainingMix(TokenSequences corpus, PpoHyperparameters o
         }
 
         using var noGrad = no_grad();
-        _gradientRatio += (gradients - before).norm().ToDouble() / (before.norm().ToDouble() + 1e-12);
+        _textNorms += (gradients - before).norm().ToDouble();
+        _otherNorms += before.norm().ToDouble();
         _steps++;
     }
 }
