@@ -18,13 +18,14 @@ public sealed class AdamFormTests(ITestOutputHelper output)
 
     /// <summary>
     /// How much ε matters depends on the gradient of single parameters. 124 M of them share a norm of 1; here are 0.9 M, so a norm of 0.1
-    /// leaves each about as much. Measured: 2.0 and 1.2 times as much KL and clipping at a norm of 1, 6.2 and 2.6 times at 0.1.
+    /// leaves each about as much. Measured: 1.6 to 2.0 times as much KL at a norm of 1, and 3.4 to 6.2 times at 0.1; 1.1 to 8.6 times as many
+    /// clipped tokens, of which there are few.
     /// </summary>
     [Theory]
-    [InlineData(1, 1.3, 1.05)]
-    [InlineData(0.1, 3, 1.5)]
+    [InlineData(1, 1.2)]
+    [InlineData(0.1, 2)]
     public void The_first_update_moves_the_policy_further_in_PyTorchs_form_than_in_TensorFlows(
-        double gradientNorm, double leastKl, double leastClipFraction)
+        double gradientNorm, double leastKl)
     {
         using var model = Train();
         var prompts = _ml.Data.LoadFromEnumerable(Texts(256, words: 2).Select(text => new PromptOnly { Prompt = text + " " }).ToArray());
@@ -36,14 +37,15 @@ public sealed class AdamFormTests(ITestOutputHelper output)
             $"tensorflow={tensorFlow.ApproximateKl:G3} ratio={kl:F1} clipfrac pytorch={torch.PolicyClipFraction:G3} " +
             $"tensorflow={tensorFlow.PolicyClipFraction:G3} ratio={clip:F1}");
         Assert.True(kl > leastKl, $"KL {kl:F2} times");
-        Assert.True(clip > leastClipFraction, $"clip fraction {clip:F2} times");
+        Assert.True(clip > 0.9, $"clip fraction {clip:F2} times");
 
         PpoProgress First(AdamForm form)
         {
             PpoProgress? first = null;
             _ml.Rlhf().Trainers.Ppo(model, (_, completion) => completion.Count(c => c == 'e') / 4f, new PpoOptions
             {
-                Episodes = 64,
+                Episodes = 256,
+                EpisodesPerUpdate = 256,
                 MaxResponseTokens = 24,
                 UnfinishedScore = null,
                 LearningRate = 1e-4,
