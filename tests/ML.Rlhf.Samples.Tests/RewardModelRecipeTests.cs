@@ -85,7 +85,7 @@ internal sealed class GoldLab
         var texts = Enumerable.Range(0, 2_000).Select(_ => new Document { Text = $"{Prompt()}{Answer()}" }).ToArray();
         _model = _ml.Rlhf().Trainers.Gpt(new GptOptions
         {
-            Architecture = new() { Layers = 1, Heads = 2, Width = 32, ContextLength = 32, VocabularySize = 400 },
+            Architecture = new GptArchitecture { Layers = 1, Heads = 2, Width = 32, ContextLength = 32, VocabularySize = 400 },
             Steps = 200,
             BatchSize = 16,
         }).Fit(_ml.Data.LoadFromEnumerable(texts));

@@ -27,14 +27,14 @@ internal static class Sampler
     /// <param name="onToken">Called with (prompt index, token) as soon as a token is drawn, the end token included.</param>
     /// <param name="checkCanceled">Called before each token; throws to stop.</param>
     public static SampledTokens[] Generate(
-        Gpt model, IReadOnlyList<int[]> prompts, RandomStream[] streams, int endToken, SamplingOptions options,
+        CausalLanguageModel model, IReadOnlyList<int[]> prompts, RandomStream[] streams, int endToken, SamplingOptions options,
         int minimumTokens = 0, bool withLogProbabilities = false, Action<int, int>? onToken = null, Action? checkCanceled = null)
     {
         using var noGrad = inference_mode();
         using var scope = NewDisposeScope();
         int longest = prompts.Max(p => p.Length), context = model.Architecture.ContextLength;
         int capacity = longest + Math.Min(options.MaxNewTokens, context - prompts.Min(p => p.Length));
-        using var cache = new KeyValueCache(model, prompts.Count, capacity);
+        using var cache = model.CreateCache(prompts.Count, capacity);
         var rows = prompts.Select((p, i) => new Row(i, p, Math.Min(options.MaxNewTokens, context - p.Length))).ToArray();
         var results = new SampledTokens[prompts.Count];
 

@@ -9,22 +9,16 @@ namespace ML.Rlhf.Torch.Modules;
 // B = rows in the batch, T = tokens per row, C = width, H = heads, V = vocabulary.
 // Field names are GPT-2's checkpoint keys (wte, wpe, h.0.attn.c_attn, …): they become the names in model.safetensors.
 
-/// <summary>What the blocks of one forward pass share beside the hidden states.</summary>
-/// <param name="Mask">Additive attention mask (B, 1, T, keys): 0 to attend, −∞ to hide; null for plain causal attention.</param>
-/// <param name="Cache">Keys and values of the tokens before these, or null.</param>
-/// <param name="Dropout">Probability of dropping, 0 outside training.</param>
-internal readonly record struct AttentionContext(Tensor? Mask, KeyValueCache? Cache, double Dropout);
-
 internal sealed class CausalSelfAttention : Module
 {
-    private readonly Linear c_attn, c_proj;
+    private readonly Projection c_attn, c_proj;
     private readonly int _heads;
 
     public CausalSelfAttention(GptArchitecture a) : base("attn")
     {
         _heads = a.Heads;
-        c_attn = Linear(a.Width, 3 * a.Width); // queries, keys and values of all heads, in one product
-        c_proj = Linear(a.Width, a.Width);
+        c_attn = new Projection(a.Width, 3 * a.Width); // queries, keys and values of all heads, in one product
+        c_proj = new Projection(a.Width, a.Width);
         RegisterComponents();
     }
 
@@ -35,10 +29,7 @@ internal sealed class CausalSelfAttention : Module
         Tensor q = qkv[0], k = qkv[1], v = qkv[2];
         if (context.Cache is { } cache)
             (k, v) = cache.Append(layer, k, v);                                               // (B, H, keys, C/H)
-
-        // Without a mask the kernel's own causal flag applies; a single query sees every key, so it needs none.
-        bool causal = context.Mask is null && t > 1;
-        var y = functional.scaled_dot_product_attention(q, k, v, context.Mask, context.Dropout, causal); // (B, H, T, C/H)
+        var y = Attention.Run(q, k, v, context);                                              // (B, H, T, C/H)
         y = c_proj.forward(y.transpose(1, 2).reshape(b, t, c));                               // (B, T, C)
         return context.Dropout > 0 ? functional.dropout(y, context.Dropout, training: true) : y;
     }
@@ -46,18 +37,26 @@ internal sealed class CausalSelfAttention : Module
 
 internal sealed class FeedForward : Module
 {
-    private readonly Linear c_fc, c_proj;
+    private readonly Projection c_fc, c_proj;
+    private readonly Activation _activation;
 
     public FeedForward(GptArchitecture a) : base("mlp")
     {
-        c_fc = Linear(a.Width, 4 * a.Width);
-        c_proj = Linear(4 * a.Width, a.Width);
+        _activation = a.Activation;
+        c_fc = new Projection(a.Width, a.HiddenWidth);
+        c_proj = new Projection(a.HiddenWidth, a.Width);
         RegisterComponents();
     }
 
     public Tensor forward(Tensor x, double dropout)
     {
-        var y = functional.gelu(c_fc.forward(x), TorchSharp.Modules.GELU.Approximate.tanh);   // (B, T, 4C): GPT-2's "gelu_new"
+        var y = c_fc.forward(x);                                                              // (B, T, 4C)
+        y = _activation switch
+        {
+            Activation.GeluTanh => functional.gelu(y, TorchSharp.Modules.GELU.Approximate.tanh),
+            Activation.Gelu => functional.gelu(y),
+            _ => functional.relu(y),
+        };
         y = c_proj.forward(y);                                                                // (B, T, C)
         return dropout > 0 ? functional.dropout(y, dropout, training: true) : y;
     }
@@ -69,40 +68,43 @@ internal sealed class Block : Module
     private readonly CausalSelfAttention attn;
     private readonly FeedForward mlp;
     private readonly int _layer;
+    private readonly NormPlacement _norms;
 
     public Block(GptArchitecture a, int layer) : base($"h.{layer}")
     {
-        _layer = layer;
-        ln_1 = LayerNorm(a.Width);
+        (_layer, _norms) = (layer, a.Norms);
+        ln_1 = LayerNorm(a.Width, a.NormEpsilon);
         attn = new CausalSelfAttention(a);
-        ln_2 = LayerNorm(a.Width);
+        ln_2 = LayerNorm(a.Width, a.NormEpsilon);
         mlp = new FeedForward(a);
         RegisterComponents();
     }
 
-    public Tensor forward(Tensor x, in AttentionContext context)
+    public Tensor forward(Tensor x, in AttentionContext context)                              // (B, T, C)
     {
-        x = x + attn.forward(ln_1.forward(x), context, _layer);                               // (B, T, C)
-        return x + mlp.forward(ln_2.forward(x), context.Dropout);                             // (B, T, C)
+        if (_norms == NormPlacement.After)
+        {
+            x = ln_1.forward(x + attn.forward(x, context, _layer));
+            return ln_2.forward(x + mlp.forward(x, context.Dropout));
+        }
+        x = x + attn.forward(ln_1.forward(x), context, _layer);
+        return x + mlp.forward(ln_2.forward(x), context.Dropout);
     }
 }
 
 /// <summary>
-/// A decoder-only transformer of GPT-2's shape (Radford et al. 2019): learned positions, layer norm before each
-/// sub-layer and once at the end, GELU in its tanh form, and a head that shares the token embedding.
+/// A decoder-only transformer of GPT's shape: learned positions, layer norms before each sub-layer and once at the end (GPT-2, Radford et
+/// al. 2019; GPT-3) or after each (GPT-1, Radford et al. 2018), and a head that shares the token embedding.
 /// </summary>
-public sealed class Gpt : Module
+public sealed class Gpt : CausalLanguageModel
 {
     private readonly Embedding wte, wpe;
     private readonly ModuleList<Block> h;
-    private readonly LayerNorm ln_f;
+    private readonly LayerNorm? ln_f;
+    private readonly Projection? lm_head;
 
     /// <summary>The shape that this model was built with.</summary>
-    public GptArchitecture Architecture { get; }
-
-    /// <summary>Probability of dropping an activation while training (embeddings, attention, residual branches).</summary>
-    /// <value>In [0, 1). 0 by default: small models on one pass of data underfit. Ignored in evaluation mode.</value>
-    public double Dropout { get; set; }
+    public new GptArchitecture Architecture { get; }
 
     /// <summary>Builds a GPT with GPT-2's initial weights.</summary>
     /// <param name="architecture">The shape.</param>
@@ -111,19 +113,19 @@ public sealed class Gpt : Module
     public Gpt(GptArchitecture architecture, Generator generator) : this(architecture) => Initialize(generator);
 
     /// <summary>Builds a GPT whose weights are about to be overwritten.</summary>
-    internal Gpt(GptArchitecture architecture) : base(nameof(Gpt))
+    internal Gpt(GptArchitecture architecture) : base(nameof(Gpt), architecture)
     {
-        architecture.Validate();
         Architecture = architecture;
         wte = Embedding(architecture.VocabularySize, architecture.Width);
         wpe = Embedding(architecture.ContextLength, architecture.Width);
         h = ModuleList(Enumerable.Range(0, architecture.Layers).Select(i => new Block(architecture, i)).ToArray());
-        ln_f = LayerNorm(architecture.Width);
+        ln_f = architecture.Norms == NormPlacement.Before ? LayerNorm(architecture.Width, architecture.NormEpsilon) : null;
+        lm_head = architecture.TiedHead ? null : new Projection(architecture.Width, architecture.VocabularySize, hasBias: false);
         RegisterComponents();
     }
 
-    /// <summary>Where the weights are.</summary>
-    public Device Device
+    /// <inheritdoc/>
+    public override Device Device
     {
         get
         {
@@ -132,78 +134,59 @@ public sealed class Gpt : Module
         }
     }
 
-    /// <summary>Runs the blocks and gives the last hidden states.</summary>
-    /// <param name="ids">Token ids, int64 (B, T).</param>
-    /// <param name="positions">Position of each token, int64 (B, T); null counts from 0, or on from the cache.</param>
-    /// <param name="mask">Additive attention mask, (B, 1, T, keys); null is plain causal attention, right where padding stands on the
-    /// right.</param>
-    /// <param name="cache">Keys and values of the tokens before <paramref name="ids"/>; the new ones are appended to it.</param>
-    /// <returns>Hidden states after the final norm, (B, T, C).</returns>
-    /// <exception cref="ArgumentException">
-    /// The tokens reach past <see cref="GptArchitecture.ContextLength"/> or the cache's capacity, or several tokens follow a filled cache
-    /// without a mask.
-    /// </exception>
-    public Tensor Hidden(Tensor ids, Tensor? positions = null, Tensor? mask = null, KeyValueCache? cache = null)
+    private protected override Tensor Run(
+        Tensor ids, Tensor positions, Tensor? mask, DecodingCache? cache, double dropout, ForwardTrace? trace)
     {
-        using var scope = NewDisposeScope();
-        long start = cache?.Length ?? 0, t = ids.shape[1];
-        if (positions is null && start + t > Architecture.ContextLength)
-            throw new ArgumentException(
-                $"{start + t} tokens do not fit the model's context of {Architecture.ContextLength}. Shorten the input, or use a model " +
-                "with a longer context.");
-
-        if (start > 0 && t > 1 && mask is null)
-            throw new ArgumentException(
-                $"{t} tokens follow {start} in the cache without a mask, and the kernel's causal flag counts from the first key. " +
-                "Pass a mask, or one token at a time.", nameof(mask));
-
-        double dropout = training ? Dropout : 0;
-        positions ??= arange(start, start + t, device: ids.device).unsqueeze(0);              // (1, T)
         var x = wte.forward(ids) + wpe.forward(positions);                                    // (B, T, C)
         if (dropout > 0)
             x = functional.dropout(x, dropout, training: true);
-        var context = new AttentionContext(mask, cache, dropout);
+        ForwardTrace.Add(trace?.HiddenStates, x);
+        var context = new AttentionContext(mask, (KeyValueCache?)cache, dropout, trace);
         foreach (var block in h)
+        {
             x = block.forward(x, context);                                                    // (B, T, C)
-        cache?.Advance((int)t);
-        return ln_f.forward(x).MoveToOuterDisposeScope();
+            ForwardTrace.Add(trace?.HiddenStates, x);
+        }
+        if (ln_f is null)
+            return x;
+        x = ln_f.forward(x);
+        trace?.Replace(x);
+        return x;
     }
 
-    /// <summary>Scores every token of the vocabulary as the next one.</summary>
-    /// <param name="hidden">Hidden states (…, C).</param>
-    /// <returns>Logits (…, V).</returns>
-    public Tensor Logits(Tensor hidden)
+    /// <inheritdoc/>
+    public override Tensor Logits(Tensor hidden)
     {
         using var scope = NewDisposeScope();
-        return functional.linear(hidden, wte.weight!).MoveToOuterDisposeScope();
+        return functional.linear(hidden, lm_head?.weight ?? wte.weight!).MoveToOuterDisposeScope();
     }
+
+    /// <inheritdoc/>
+    public override DecodingCache CreateCache(int rows, int capacity) => new KeyValueCache(
+        Architecture.Layers, rows, Architecture.Heads, capacity, Architecture.Width / Architecture.Heads, Device);
 
     /// <summary>Copies the shape, the weights and the mode. The copy shares no storage.</summary>
-    public Gpt Clone()
-    {
-        var copy = new Gpt(Architecture) { Dropout = Dropout };
-        copy.to(Device);
-        copy.CopyWeightsFrom(this);
-        copy.train(training);
-        return copy;
-    }
+    public new Gpt Clone() => (Gpt)base.Clone();
 
     /// <summary>
-    /// GPT-2's initial weights: matrices and embeddings N(0, 0.02²), biases 0, norms 1. The projections that end a residual branch
-    /// use 0.02/√(2·layers), so that the residual stream's variance does not grow with depth (Radford et al. 2019, section 2.3).
+    /// GPT-2's names, and GPT-1's embeddings under theirs. Both keep their projections as "Conv1D", (in, out); ours are (out, in).
     /// </summary>
-    private void Initialize(Generator generator)
+    internal override IEnumerable<(string Name, Tensor Target)> CheckpointTensors()
     {
-        using var noGrad = no_grad();
-        using var scope = NewDisposeScope();
-        double residual = 0.02 / Math.Sqrt(2 * Architecture.Layers);
+        bool first = Architecture.Norms == NormPlacement.After;
         foreach (var (name, parameter) in named_parameters())
         {
-            if (parameter.ndim >= 2)
-                // init.normal_ ignores it
-                parameter.normal_(0, name.EndsWith("c_proj.weight", StringComparison.Ordinal) ? residual : 0.02, generator);
-            else if (name.EndsWith("bias", StringComparison.Ordinal))
-                init.zeros_(parameter);
+            string there = name switch
+            {
+                "wte.weight" when first => "transformer.tokens_embed.weight",
+                "wpe.weight" when first => "transformer.positions_embed.weight",
+                "lm_head.weight" => name,
+                _ => "transformer." + name,
+            };
+            bool turned = name.StartsWith("h.", StringComparison.Ordinal) && parameter.ndim == 2;
+            yield return (there, turned ? parameter.t() : parameter);
         }
     }
+
+    private protected override bool EndsResidualBranch(string name) => name.EndsWith("c_proj.weight", StringComparison.Ordinal);
 }

@@ -1,33 +1,22 @@
-using TorchSharp;
 using static TorchSharp.torch;
 
 namespace ML.Rlhf.Torch.Modules;
 
-/// <summary>
-/// Keys and values of the tokens that a GPT has read, so that the next token costs one position and not all of them.
-/// Allocated once, filled from the left. It belongs to one generation: weights must not change while it is in use.
-/// </summary>
-public sealed class KeyValueCache : IDisposable
+/// <summary>Keys and values of all layers of a transformer. Allocated once, filled from the left.</summary>
+internal sealed class KeyValueCache : DecodingCache
 {
-    private readonly Tensor[] _keys, _values; // per layer (B, H, capacity, C/H)
+    private readonly Tensor[] _keys, _values; // per layer (B, heads, capacity, numbers per head)
 
-    /// <summary>Allocates a cache.</summary>
-    /// <param name="model">The model that will fill it.</param>
-    /// <param name="rows">Rows in the batch.</param>
-    /// <param name="capacity">The most tokens per row.</param>
-    public KeyValueCache(Gpt model, int rows, int capacity)
+    public KeyValueCache(int layers, long rows, long heads, long capacity, long headWidth, Device device)
     {
-        var a = model.Architecture;
-        Tensor Allocate() => empty([rows, a.Heads, capacity, a.Width / a.Heads], device: model.Device).DetachFromDisposeScope();
-        _keys = [.. Enumerable.Range(0, a.Layers).Select(_ => Allocate())];
-        _values = [.. Enumerable.Range(0, a.Layers).Select(_ => Allocate())];
+        Tensor[] Allocate() =>
+            [.. Enumerable.Range(0, layers).Select(_ => empty([rows, heads, capacity, headWidth], device: device).DetachFromDisposeScope())];
+        _keys = Allocate();
+        _values = Allocate();
     }
 
-    /// <summary>Tokens per row so far.</summary>
-    public int Length { get; private set; }
-
-    /// <summary>Adds the keys and values of new tokens (B, H, T, C/H) to a layer and gives all of them.</summary>
-    internal (Tensor Keys, Tensor Values) Append(int layer, Tensor keys, Tensor values)
+    /// <summary>Adds the keys and values of new tokens (B, heads, T, numbers per head) to a layer and gives all of them.</summary>
+    public (Tensor Keys, Tensor Values) Append(int layer, Tensor keys, Tensor values)
     {
         long t = keys.shape[2], capacity = _keys[layer].shape[2];
         if (Length + t > capacity)
@@ -37,12 +26,7 @@ public sealed class KeyValueCache : IDisposable
         return (_keys[layer].narrow(2, 0, Length + t), _values[layer].narrow(2, 0, Length + t));
     }
 
-    /// <summary>Counts the new tokens in, once every layer has them.</summary>
-    internal void Advance(int tokens) => Length += tokens;
-
-    /// <summary>Keeps only the named rows, in that order: finished rows leave the batch.</summary>
-    /// <param name="rows">Row indices, int64 (kept).</param>
-    internal void Keep(Tensor rows)
+    internal override void Keep(Tensor rows)
     {
         foreach (var store in (Tensor[][])[_keys, _values])
         {
@@ -55,8 +39,7 @@ public sealed class KeyValueCache : IDisposable
         }
     }
 
-    /// <summary>Frees the memory.</summary>
-    public void Dispose()
+    public override void Dispose()
     {
         foreach (var tensor in _keys.Concat(_values))
             tensor.Dispose();

@@ -1,4 +1,5 @@
 using TorchSharp;
+using TorchSharp.Modules;
 using static TorchSharp.torch;
 using static TorchSharp.torch.nn;
 
@@ -6,6 +7,14 @@ namespace ML.Rlhf.Torch.Modules;
 
 internal static class ModuleWeights
 {
+    /// <summary>A parameter of a module, which outlives the dispose scope in which the module is built.</summary>
+    public static Parameter Parameter(Tensor values)
+    {
+        var parameter = nn.Parameter(values);
+        parameter.DetachFromDisposeScope();
+        return parameter;
+    }
+
     /// <summary>Copies all parameters of a module of the same shape.</summary>
     public static void CopyWeightsFrom(this Module target, Module source)
     {

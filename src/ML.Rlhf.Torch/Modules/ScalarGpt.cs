@@ -8,11 +8,11 @@ namespace ML.Rlhf.Torch.Modules;
 /// <summary>A GPT whose head gives one number per position: a reward at the last token, or a value at each.</summary>
 public sealed class ScalarGpt : Module
 {
-    private readonly Gpt transformer;
+    private readonly CausalLanguageModel transformer;
     private readonly Linear score;
 
     /// <summary>The trunk.</summary>
-    public Gpt Trunk => transformer;
+    public CausalLanguageModel Trunk => transformer;
 
     /// <summary>What the head's number is multiplied with. 1 until <see cref="Normalize"/> changes it; it is not trained.</summary>
     public double Gain { get; private set; } = 1;
@@ -21,12 +21,12 @@ public sealed class ScalarGpt : Module
     public double Bias { get; private set; }
 
     /// <summary>Puts a scalar head on a trunk, which from now on belongs to this module.</summary>
-    /// <param name="trunk">The trunk; pass a <see cref="Gpt.Clone"/> to leave the original as it is.</param>
+    /// <param name="trunk">The trunk; pass a <see cref="CausalLanguageModel.Clone"/> to leave the original as it is.</param>
     /// <param name="generator">
     /// Source of the head's weights, N(0, 1/(C+1)), that is a standard deviation of 1/√(C+1) (lm-human-preferences, <c>fc_layer</c>);
     /// null starts the head at zero, so that every value is 0. The bias starts at 0 in both cases.
     /// </param>
-    public ScalarGpt(Gpt trunk, Generator? generator) : base(nameof(ScalarGpt))
+    public ScalarGpt(CausalLanguageModel trunk, Generator? generator) : base(nameof(ScalarGpt))
     {
         transformer = trunk;
         int width = trunk.Architecture.Width;

@@ -75,7 +75,7 @@ namespace ML.Rlhf.Torch.Training
     /// <summary>Preferences, and log π_ref of each answer.</summary>
     internal sealed record ReferencedPreferences(PreferenceData Pairs, float[] ChosenLogProbs, float[] RejectedLogProbs)
     {
-        public static ReferencedPreferences Create(Gpt reference, PreferenceData pairs, TrainingRun run) => new(
+        public static ReferencedPreferences Create(CausalLanguageModel reference, PreferenceData pairs, TrainingRun run) => new(
             pairs, AnswerBatch.LogProbs(reference, pairs.Chosen, run), AnswerBatch.LogProbs(reference, pairs.Rejected, run));
     }
 
@@ -91,7 +91,7 @@ namespace ML.Rlhf.Torch.Training
         /// <param name="options">Validated hyperparameters.</param>
         /// <param name="run">Device, randomness, progress.</param>
         public static void Run(
-            Gpt model, PreferenceData preferences, PreferenceData? validation, DpoHyperparameters options, TrainingRun run)
+            CausalLanguageModel model, PreferenceData preferences, PreferenceData? validation, DpoHyperparameters options, TrainingRun run)
         {
             model.eval(); // no dropout: policy and reference, chosen and rejected go through the same network
 
@@ -126,7 +126,7 @@ namespace ML.Rlhf.Torch.Training
 
         /// <summary>Adds the gradient of the mean loss over some pairs.</summary>
         internal static PairStatistics AccumulateGradients(
-            Gpt model, ReferencedPreferences data, int[] batch, DpoHyperparameters options)
+            CausalLanguageModel model, ReferencedPreferences data, int[] batch, DpoHyperparameters options)
         {
             var statistics = new PairStatistics();
             foreach (int[] part in batch.Chunk(options.MicroBatchSize ?? batch.Length))
@@ -139,7 +139,7 @@ namespace ML.Rlhf.Torch.Training
             return statistics;
         }
 
-        private static double Loss(Gpt model, ReferencedPreferences data, DpoHyperparameters options)
+        private static double Loss(CausalLanguageModel model, ReferencedPreferences data, DpoHyperparameters options)
         {
             using var noGrad = no_grad();
             double sum = 0;
@@ -154,7 +154,7 @@ namespace ML.Rlhf.Torch.Training
 
         /// <summary>The loss of each pair, (b), from one forward pass over all answers.</summary>
         private static Tensor PerPair(
-            Gpt model, ReferencedPreferences data, int[] rows, DpoHyperparameters options, PairStatistics statistics)
+            CausalLanguageModel model, ReferencedPreferences data, int[] rows, DpoHyperparameters options, PairStatistics statistics)
         {
             using var scope = NewDisposeScope();
             var batch = AnswerBatch.Create(data.Pairs, rows, model.Device);

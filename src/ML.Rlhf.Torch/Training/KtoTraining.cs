@@ -118,7 +118,7 @@ namespace ML.Rlhf.Torch.Training
         /// The rows are put on a ring in random order, and each gets its neighbour's answer. Random, because neighbours in the data often
         /// answer the same prompt; once, so that the reference is asked only once.
         /// </summary>
-        public static ReferencedFeedback Create(Gpt reference, FeedbackData feedback, TrainingRun run)
+        public static ReferencedFeedback Create(CausalLanguageModel reference, FeedbackData feedback, TrainingRun run)
         {
             var answers = feedback.Answers;
             int[] ring = new RandomStream(run.Seed, key: 1).Permutation(answers.Count);
@@ -151,7 +151,7 @@ namespace ML.Rlhf.Torch.Training
         /// <param name="validation">Held-out answers, measured after each epoch, or null.</param>
         /// <param name="options">Validated hyperparameters.</param>
         /// <param name="run">Device, randomness, progress.</param>
-        public static void Run(Gpt model, FeedbackData feedback, FeedbackData? validation, KtoHyperparameters options, TrainingRun run)
+        public static void Run(CausalLanguageModel model, FeedbackData feedback, FeedbackData? validation, KtoHyperparameters options, TrainingRun run)
         {
             model.eval(); // no dropout: policy and reference go through the same network
 
@@ -185,7 +185,7 @@ namespace ML.Rlhf.Torch.Training
         }
 
         /// <summary>Adds the gradient of the mean loss over some answers.</summary>
-        internal static Statistics AccumulateGradients(Gpt model, ReferencedFeedback data, int[] batch, KtoHyperparameters options)
+        internal static Statistics AccumulateGradients(CausalLanguageModel model, ReferencedFeedback data, int[] batch, KtoHyperparameters options)
         {
             using var scope = NewDisposeScope();
             int[][] parts = [.. batch.Chunk(options.MicroBatchSize ?? batch.Length)];
@@ -201,7 +201,7 @@ namespace ML.Rlhf.Torch.Training
             return statistics;
         }
 
-        private static double Loss(Gpt model, ReferencedFeedback data, KtoHyperparameters options)
+        private static double Loss(CausalLanguageModel model, ReferencedFeedback data, KtoHyperparameters options)
         {
             using var noGrad = no_grad();
             using var scope = NewDisposeScope();
@@ -218,7 +218,7 @@ namespace ML.Rlhf.Torch.Training
         }
 
         /// <summary>z of all rows of some parts, a scalar.</summary>
-        private static Tensor ReferencePoint(Gpt model, ReferencedFeedback data, int[][] parts)
+        private static Tensor ReferencePoint(CausalLanguageModel model, ReferencedFeedback data, int[][] parts)
         {
             using var noGrad = no_grad();
             using var scope = NewDisposeScope();
@@ -230,7 +230,7 @@ namespace ML.Rlhf.Torch.Training
 
         /// <summary>The weighted loss of each answer, (b).</summary>
         private static Tensor PerAnswer(
-            Gpt model, ReferencedFeedback data, int[] rows, Tensor referencePoint, KtoHyperparameters options, Statistics statistics)
+            CausalLanguageModel model, ReferencedFeedback data, int[] rows, Tensor referencePoint, KtoHyperparameters options, Statistics statistics)
         {
             using var scope = NewDisposeScope();
             bool[] labels = [.. rows.Select(row => data.Feedback.Desirable[row])];
@@ -243,7 +243,7 @@ namespace ML.Rlhf.Torch.Training
         }
 
         /// <summary>log π and log π − log π_ref of some rows, (b).</summary>
-        private static (Tensor LogProbs, Tensor LogRatios) LogRatios(Gpt model, CompletionData data, float[] reference, int[] rows)
+        private static (Tensor LogProbs, Tensor LogRatios) LogRatios(CausalLanguageModel model, CompletionData data, float[] reference, int[] rows)
         {
             using var scope = NewDisposeScope();
             var logProbs = AnswerBatch.Create([.. rows.Select(row => (data, row))], model.Device).LogProbs(model);

@@ -20,7 +20,7 @@ namespace ML.Rlhf
         /// <value>At least 1. 2,000 by default.</value>
         public int Steps { get; init; } = 2000;
 
-        /// <summary>Windows of <see cref="GptArchitecture.ContextLength"/> tokens per step, drawn at random from the corpus.</summary>
+        /// <summary>Windows of <see cref="LanguageModelArchitecture.ContextLength"/> tokens per step, drawn at random from the corpus.</summary>
         /// <value>At least 1. 12 by default.</value>
         public int BatchSize { get; init; } = 12;
 
@@ -53,7 +53,7 @@ namespace ML.Rlhf.Torch.Training
         /// <param name="validation">The same of held-out documents, or null.</param>
         /// <param name="options">Validated hyperparameters.</param>
         /// <param name="run">Device, randomness, progress.</param>
-        public static void Run(Gpt model, TokenSequences corpus, TokenSequences? validation, GptHyperparameters options, TrainingRun run)
+        public static void Run(CausalLanguageModel model, TokenSequences corpus, TokenSequences? validation, GptHyperparameters options, TrainingRun run)
         {
             var random = new RandomStream(run.Seed);
             Dropout.Begin(model, options.Dropout, run);

@@ -69,7 +69,7 @@ namespace ML.Rlhf.Torch.Training
         /// <param name="options">Validated hyperparameters.</param>
         /// <param name="run">Device, randomness, progress.</param>
         public static void Run(
-            Gpt model, PreferenceData preferences, PreferenceData? validation, OrpoHyperparameters options, TrainingRun run)
+            CausalLanguageModel model, PreferenceData preferences, PreferenceData? validation, OrpoHyperparameters options, TrainingRun run)
         {
             model.eval(); // no dropout: both answers of a pair go through the same network
             using var optimizer = new AdamW(options, model);
@@ -105,7 +105,7 @@ namespace ML.Rlhf.Torch.Training
         /// Adds the gradient of some pairs: the mean over the chosen answers' tokens of −log π + β · the mean over pairs of the odds
         /// ratio's loss.
         /// </summary>
-        internal static Statistics AccumulateGradients(Gpt model, PreferenceData data, int[] batch, OrpoHyperparameters options)
+        internal static Statistics AccumulateGradients(CausalLanguageModel model, PreferenceData data, int[] batch, OrpoHyperparameters options)
         {
             var statistics = new Statistics();
             long tokens = ChosenTokens(data, batch);
@@ -117,7 +117,7 @@ namespace ML.Rlhf.Torch.Training
             return statistics;
         }
 
-        private static double Loss(Gpt model, PreferenceData data, OrpoHyperparameters options)
+        private static double Loss(CausalLanguageModel model, PreferenceData data, OrpoHyperparameters options)
         {
             using var noGrad = no_grad();
             var statistics = new Statistics();
@@ -132,7 +132,7 @@ namespace ML.Rlhf.Torch.Training
 
         /// <summary>What some pairs add to the loss of all pairs, a scalar, from one forward pass over all answers.</summary>
         private static Tensor PartLoss(
-            Gpt model, PreferenceData data, int[] part, int allPairs, long allTokens, OrpoHyperparameters options, Statistics statistics)
+            CausalLanguageModel model, PreferenceData data, int[] part, int allPairs, long allTokens, OrpoHyperparameters options, Statistics statistics)
         {
             using var scope = NewDisposeScope();
             var batch = AnswerBatch.Create(data, part, model.Device);

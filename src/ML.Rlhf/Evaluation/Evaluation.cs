@@ -14,7 +14,7 @@ internal static class Evaluation
         var host = Register(ml);
         TextColumns.RequireText(host, data.Schema, "text", textColumn);
         var documents = Tokenization.Documents(data, textColumn, model.Tokenizer, CancellationToken.None);
-        var loss = NextTokenLoss.Corpus(model.Gpt, documents);
+        var loss = NextTokenLoss.Corpus(model.Network, documents);
         return Metrics(loss, model.Tokenizer.Decode(documents.AllTokens[1..]).Length);
     }
 
@@ -33,7 +33,7 @@ internal static class Evaluation
         long characters = 0;
         for (int row = 0; row < demonstrations.Count; row++)
             characters += model.Tokenizer.Decode(demonstrations.Sequences[row][demonstrations.PromptLengths[row]..]).Length;
-        return Metrics(NextTokenLoss.Completions(model.Gpt, demonstrations), characters);
+        return Metrics(NextTokenLoss.Completions(model.Network, demonstrations), characters);
     }
 
     public static PolicyMetrics Policy(
@@ -53,7 +53,7 @@ internal static class Evaluation
         return new PolicyMetrics
         {
             PromptCount = episodes.Count,
-            Kl = PolicyDivergence.PerEpisode(policy.Gpt, reference.Gpt, episodes, policy.Sampling.Temperature).Average(),
+            Kl = PolicyDivergence.PerEpisode(policy.Network, reference.Network, episodes, policy.Sampling.Temperature).Average(),
             ResponseLength = episodes.Average(e => e.Response.Length),
             EndRate = episodes.Average(e => e.Ended ? 1.0 : 0.0),
         };

@@ -8,7 +8,7 @@ public sealed record GptOptions : GptHyperparameters
     /// <summary>The shape of the model.</summary>
     /// <value><see cref="GptArchitecture.Micro"/> by default: minutes on two cores. Its vocabulary size is that of the tokenizer, once
     /// there is one.</value>
-    public GptArchitecture Architecture { get; init; } = GptArchitecture.Micro;
+    public LanguageModelArchitecture Architecture { get; init; } = GptArchitecture.Micro;
 
     /// <summary>The tokenizer.</summary>
     /// <value>Null, the default, trains a byte-level BPE of the architecture's vocabulary size on the corpus.</value>

@@ -1,11 +1,11 @@
+using ML.Rlhf.Bridge;
+using ML.Rlhf.Torch.Modules;
+using ML.Rlhf.Torch.Training;
 using Microsoft.ML;
 using Microsoft.ML.Data;
 using Microsoft.ML.Runtime;
-using ML.Rlhf.Bridge;
-using ML.Rlhf.Torch.Training;
 using TorchSharp;
 using static TorchSharp.torch;
-using GptModule = ML.Rlhf.Torch.Modules.Gpt;
 
 namespace ML.Rlhf;
 
@@ -67,7 +67,7 @@ public sealed class GptTrainer : IEstimator<TextGenerationTransformer>
 
             using var generator = new Generator(run.Seed, CPU);
             return LanguageModel.Build(
-                new GptModule(architecture, generator).to(run.Device), tokenizer, architecture,
+                CausalLanguageModel.Create(architecture, generator).to(run.Device), tokenizer, architecture,
                 module => LanguageModelTraining.Run(module, corpus, validation, _options, run),
                 model => new TextGenerationTransformer(
                     _host.Environment, model, _options.PromptColumnName ?? _options.TextColumnName, _options.CompletionColumnName,

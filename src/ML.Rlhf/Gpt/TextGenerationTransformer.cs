@@ -1,15 +1,15 @@
 using System.Runtime.CompilerServices;
 using System.Threading.Channels;
-using Microsoft.ML;
-using Microsoft.ML.Data;
-using Microsoft.ML.Runtime;
 using ML.Rlhf;
 using ML.Rlhf.Bridge;
 using ML.Rlhf.Torch;
 using ML.Rlhf.Torch.Generation;
+using ML.Rlhf.Torch.Modules;
 using ML.Rlhf.Torch.Training;
+using Microsoft.ML;
+using Microsoft.ML.Data;
+using Microsoft.ML.Runtime;
 using TorchSharp;
-using GptModule = ML.Rlhf.Torch.Modules.Gpt;
 
 [assembly: ModelComponent(typeof(TextGenerationTransformer))]
 
@@ -30,10 +30,10 @@ public sealed class TextGenerationTransformer : ITransformer, IDisposable, IMode
     private const int BatchSize = 64;
 
     private readonly IHostEnvironment _environment;
-    private readonly LanguageModel<GptModule> _model;
+    private readonly LanguageModel<CausalLanguageModel> _model;
 
     internal TextGenerationTransformer(
-        IHostEnvironment environment, LanguageModel<GptModule> model, string promptColumnName, string completionColumnName,
+        IHostEnvironment environment, LanguageModel<CausalLanguageModel> model, string promptColumnName, string completionColumnName,
         SamplingOptions sampling)
     {
         sampling.Validate();
@@ -57,14 +57,14 @@ public sealed class TextGenerationTransformer : ITransformer, IDisposable, IMode
     public TextTokenizer Tokenizer => _model.Tokenizer;
 
     /// <summary>The shape of the model.</summary>
-    public GptArchitecture Architecture => _model.Architecture;
+    public LanguageModelArchitecture Architecture => _model.Architecture;
 
     /// <summary>
     /// The network itself, for what this package does not do. It belongs to this transformer: do not dispose or train it.
     /// </summary>
     public torch.nn.Module Module => _model.Module;
 
-    internal GptModule Gpt => _model.Module;
+    internal CausalLanguageModel Network => _model.Module;
 
     /// <summary>The same model with other sampling options. It shares the weights; each of the two is disposed on its own.</summary>
     /// <param name="sampling">The options of the new transformer.</param>
@@ -132,7 +132,7 @@ public sealed class TextGenerationTransformer : ITransformer, IDisposable, IMode
         {
             int[][] batch = [.. rows.Select(i => prompts[i])];
             RandomStream[] streams = [.. rows.Select(i => RandomnessOf(prompts[i], sampling.Seed, i % answersPerPrompt))];
-            var sampled = Sampler.Generate(Gpt, batch, streams, Tokenizer.EndOfText, sampling,
+            var sampled = Sampler.Generate(Network, batch, streams, Tokenizer.EndOfText, sampling,
                 checkCanceled: cancellationToken.ThrowIfCancellationRequested);
             for (int i = 0; i < rows.Length; i++)
                 results[rows[i]] = sampled[i];
@@ -182,7 +182,7 @@ public sealed class TextGenerationTransformer : ITransformer, IDisposable, IMode
             {
                 var decoder = Tokenizer.CreateStreamingDecoder();
                 Sampler.Generate(
-                    Gpt, [tokens], [RandomnessOf(tokens, sampling.Seed)], Tokenizer.EndOfText, sampling,
+                    Network, [tokens], [RandomnessOf(tokens, sampling.Seed)], Tokenizer.EndOfText, sampling,
                     onToken: (_, token) => Write(decoder.Push(token)), checkCanceled: stopped.ThrowIfCancellationRequested);
                 Write(decoder.Finish());
             }
@@ -317,7 +317,7 @@ public sealed class TextGenerationTransformer : ITransformer, IDisposable, IMode
             throw new FormatException($"The sampling options of the model are damaged: {e.Message} Copy the file or save the model " +
                 "again.", e);
         }
-        var model = LanguageModel<GptModule>.Load(env, reader, architecture => new GptModule(architecture));
+        var model = LanguageModel<CausalLanguageModel>.Load(env, reader, architecture => CausalLanguageModel.Create(architecture));
         return new TextGenerationTransformer(env, model, prompt, completion, sampling);
     }
 }

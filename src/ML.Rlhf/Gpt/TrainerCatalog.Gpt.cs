@@ -6,7 +6,7 @@ public sealed partial class TrainerCatalog
     /// <param name="textColumnName">The text column, one document per row.</param>
     /// <param name="architecture">The shape of the model; null for <see cref="GptArchitecture.Micro"/>.</param>
     /// <param name="steps">Optimiser steps.</param>
-    public GptTrainer Gpt(string textColumnName = "Text", GptArchitecture? architecture = null, int steps = 2000) =>
+    public GptTrainer Gpt(string textColumnName = "Text", LanguageModelArchitecture? architecture = null, int steps = 2000) =>
         Gpt(new GptOptions { TextColumnName = textColumnName, Architecture = architecture ?? GptArchitecture.Micro, Steps = steps });
 
     /// <summary>Trains a GPT from nothing on a corpus of text.</summary>

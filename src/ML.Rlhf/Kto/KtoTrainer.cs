@@ -66,7 +66,7 @@ public sealed class KtoTrainer : IEstimator<TextGenerationTransformer>
                 $"{feedback.Answers.Sequences.TokenCount} tokens.");
 
             return LanguageModel.Build(
-                _model.Gpt.Clone().to(run.Device), _model.Tokenizer, _model.Architecture,
+                _model.Network.Clone().to(run.Device), _model.Tokenizer, _model.Architecture,
                 module => KtoTraining.Run(module, feedback, validation, _options, run),
                 model => new TextGenerationTransformer(
                     _host.Environment, model, _options.PromptColumnName, _options.CompletionColumnName,

@@ -20,21 +20,21 @@ internal sealed class LanguageModel<TModule> : IDisposable where TModule : nn.Mo
     private readonly SharedModule<TModule> _shared;
     private int _disposed;
 
-    private LanguageModel(SharedModule<TModule> shared, TextTokenizer tokenizer, GptArchitecture architecture)
+    private LanguageModel(SharedModule<TModule> shared, TextTokenizer tokenizer, LanguageModelArchitecture architecture)
     {
         _shared = shared;
         Tokenizer = tokenizer;
         Architecture = architecture;
     }
 
-    public LanguageModel(TModule module, TextTokenizer tokenizer, GptArchitecture architecture)
+    public LanguageModel(TModule module, TextTokenizer tokenizer, LanguageModelArchitecture architecture)
         : this(new SharedModule<TModule>(module), tokenizer, architecture)
     {
     }
 
     public TextTokenizer Tokenizer { get; }
 
-    public GptArchitecture Architecture { get; }
+    public LanguageModelArchitecture Architecture { get; }
 
     /// <exception cref="ObjectDisposedException">This model was disposed.</exception>
     public TModule Module => _disposed == 0 ? _shared.Module : throw new ObjectDisposedException(
@@ -66,12 +66,12 @@ internal sealed class LanguageModel<TModule> : IDisposable where TModule : nn.Mo
     /// <param name="reader">Where <see cref="Save"/> wrote.</param>
     /// <param name="create">Makes a module of the saved shape; its weights are overwritten.</param>
     /// <exception cref="FormatException">A part of the model is damaged; the message says which.</exception>
-    public static LanguageModel<TModule> Load(IHostEnvironment environment, ModelReader reader, Func<GptArchitecture, TModule> create)
+    public static LanguageModel<TModule> Load(IHostEnvironment environment, ModelReader reader, Func<LanguageModelArchitecture, TModule> create)
     {
         LibTorch.EnsureLoaded();
-        GptArchitecture? architecture = null;
+        LanguageModelArchitecture? architecture = null;
         TextTokenizer? tokenizer = null;
-        ReadEntry(reader, ArchitectureEntry, (stream, _) => architecture = GptArchitecture.FromJson(ReadAll(stream)));
+        ReadEntry(reader, ArchitectureEntry, (stream, _) => architecture = LanguageModelArchitecture.FromJson(ReadAll(stream)));
         ReadEntry(reader, TokenizerEntry, (stream, _) => tokenizer = TextTokenizer.Load(stream));
         if (tokenizer!.VocabularySize != architecture!.VocabularySize)
             throw new FormatException(
@@ -92,8 +92,8 @@ internal sealed class LanguageModel<TModule> : IDisposable where TModule : nn.Mo
     }
 
     private static LanguageModel<TModule> ReadModule(
-        IHostEnvironment environment, Stream weights, long length, TextTokenizer tokenizer, GptArchitecture architecture,
-        Func<GptArchitecture, TModule> create)
+        IHostEnvironment environment, Stream weights, long length, TextTokenizer tokenizer, LanguageModelArchitecture architecture,
+        Func<LanguageModelArchitecture, TModule> create)
     {
         // Memory is only asked for when the file has what it is for.
         if (length < architecture.ParameterCount * sizeof(float))
@@ -178,7 +178,7 @@ internal static class LanguageModel
     /// <param name="fill">Trains the module, or reads its weights.</param>
     /// <param name="wrap">Takes over the model.</param>
     public static TResult Build<TModule, TResult>(
-        TModule module, TextTokenizer tokenizer, GptArchitecture architecture, Action<TModule> fill,
+        TModule module, TextTokenizer tokenizer, LanguageModelArchitecture architecture, Action<TModule> fill,
         Func<LanguageModel<TModule>, TResult> wrap)
         where TModule : nn.Module
     {

@@ -19,7 +19,7 @@ internal interface IPolicyColumns
 
 /// <summary>Trains a copy of the model in its place.</summary>
 internal delegate void PolicyLoop(
-    Gpt policy, Gpt reference, EpisodeScorer scorer, EpisodeScorer? goldScorer, TokenSequences prompts, TrainingRun run);
+    CausalLanguageModel policy, CausalLanguageModel reference, EpisodeScorer scorer, EpisodeScorer? goldScorer, TokenSequences prompts, TrainingRun run);
 
 /// <summary>What trainers that learn from their own answers do around their loops.</summary>
 internal static class PolicyFit
@@ -49,9 +49,9 @@ internal static class PolicyFit
                 options.CancellationToken);
             run.Log($"{prompts.Count} prompts, {options.Episodes} episodes.");
 
-            using var reference = model.Gpt.Clone().to(run.Device);
+            using var reference = model.Network.Clone().to(run.Device);
             return LanguageModel.Build(
-                model.Gpt.Clone().to(run.Device), model.Tokenizer, model.Architecture,
+                model.Network.Clone().to(run.Device), model.Tokenizer, model.Architecture,
                 policy => loop(policy, reference, scorer, goldScorer, prompts, run),
                 trained => new TextGenerationTransformer(
                     host.Environment, trained, options.PromptColumnName, options.CompletionColumnName, options.Sampling ?? model.Sampling));

@@ -66,7 +66,7 @@ public sealed class OrpoTrainer : IEstimator<TextGenerationTransformer>
                 $"{preferences.Chosen.Sequences.TokenCount + preferences.Rejected.Sequences.TokenCount} tokens.");
 
             return LanguageModel.Build(
-                _model.Gpt.Clone().to(run.Device), _model.Tokenizer, _model.Architecture,
+                _model.Network.Clone().to(run.Device), _model.Tokenizer, _model.Architecture,
                 module => OrpoTraining.Run(module, preferences, validation, _options, run),
                 model => new TextGenerationTransformer(
                     _host.Environment, model, _options.PromptColumnName, _options.CompletionColumnName,

@@ -71,7 +71,7 @@ public sealed class PpoTrainer : IEstimator<TextGenerationTransformer>
     }
 
     /// <summary>Makes the value function of a run, and frees it afterwards.</summary>
-    private void WithValueFunction(Gpt policy, Device device, Action<ScalarGpt> train)
+    private void WithValueFunction(CausalLanguageModel policy, Device device, Action<ScalarGpt> train)
     {
         if (_options.ValueFunction == ValueFunction.SharedTrunk)
         {
@@ -86,7 +86,7 @@ public sealed class PpoTrainer : IEstimator<TextGenerationTransformer>
             }
             return;
         }
-        using var network = (_reward.CreateValueFunction(_model) ?? new ScalarGpt(_model.Gpt.Clone(), generator: null)).to(device);
+        using var network = (_reward.CreateValueFunction(_model) ?? new ScalarGpt(_model.Network.Clone(), generator: null)).to(device);
         train(network);
     }
 }

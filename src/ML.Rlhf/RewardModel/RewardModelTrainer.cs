@@ -73,7 +73,7 @@ public sealed class RewardModelTrainer : IEstimator<RewardTransformer>
 
             using var generator = new Generator(run.Seed, CPU);
             return LanguageModel.Build(
-                new ScalarGpt(_model.Gpt.Clone().cpu(), generator).to(run.Device), _model.Tokenizer, _model.Architecture,
+                new ScalarGpt(_model.Network.Clone().cpu(), generator).to(run.Device), _model.Tokenizer, _model.Architecture,
                 module => RewardModelTraining.Run(module, rankings, validation, NormalizationTexts(rankings, run), _options, run),
                 model => new RewardTransformer(
                     _host.Environment, model, _options.PromptColumnName, _options.CompletionColumnName, _options.ChosenColumnName,
@@ -88,7 +88,7 @@ public sealed class RewardModelTrainer : IEstimator<RewardTransformer>
             _options.Demonstrations!, _options.PromptColumnName, _options.CompletionColumnName, _model.Tokenizer,
             _model.Architecture.ContextLength, run.Warn, _options.CancellationToken).Sequences,
         ScoreNormalization.PolicySamples => NormalizationSamples.Draw(
-            _model.Gpt, rankings, PolicySampling(_model.Sampling), _model.Tokenizer.EndOfText, run),
+            _model.Network, rankings, PolicySampling(_model.Sampling), _model.Tokenizer.EndOfText, run),
         _ => null,
     };
 

@@ -1,13 +1,12 @@
 using System.Text.Json;
-using Microsoft.ML;
-using Microsoft.ML.Data;
-using Microsoft.ML.Runtime;
 using ML.Rlhf;
 using ML.Rlhf.Bridge;
 using ML.Rlhf.Torch.Modules;
 using ML.Rlhf.Torch.Training;
+using Microsoft.ML;
+using Microsoft.ML.Data;
+using Microsoft.ML.Runtime;
 using TorchSharp;
-using GptModule = ML.Rlhf.Torch.Modules.Gpt;
 
 [assembly: ModelComponent(typeof(RewardTransformer))]
 
@@ -58,7 +57,7 @@ public sealed class RewardTransformer : ITransformer, IDisposable, IModelCompone
     public TextTokenizer Tokenizer => _model.Tokenizer;
 
     /// <summary>The shape of the model below the scalar head.</summary>
-    public GptArchitecture Architecture => _model.Architecture;
+    public LanguageModelArchitecture Architecture => _model.Architecture;
 
     /// <summary>
     /// What the learned score was multiplied with to normalise it. The difference of two scores, divided by it, is the log-odds that people
@@ -204,7 +203,7 @@ public sealed class RewardTransformer : ITransformer, IDisposable, IModelCompone
         var (gain, bias) = JsonSerializer.Deserialize<Normalization>(json)!;
         var model = LanguageModel<ScalarGpt>.Load(env, reader, architecture =>
         {
-            var module = new ScalarGpt(new GptModule(architecture), generator: null);
+            var module = new ScalarGpt(CausalLanguageModel.Create(architecture), generator: null);
             module.Normalize(gain, bias);
             return module;
         });

@@ -61,7 +61,7 @@ public sealed class SupervisedFineTuningTrainer : IEstimator<TextGenerationTrans
             run.Log($"{demonstrations.Count} demonstrations, {demonstrations.Sequences.TokenCount} tokens.");
 
             return LanguageModel.Build(
-                _model.Gpt.Clone().to(run.Device), _model.Tokenizer, _model.Architecture,
+                _model.Network.Clone().to(run.Device), _model.Tokenizer, _model.Architecture,
                 module => SupervisedFineTuning.Run(module, demonstrations, validation, _options, run),
                 model => new TextGenerationTransformer(
                     _host.Environment, model, _options.PromptColumnName, _options.CompletionColumnName,

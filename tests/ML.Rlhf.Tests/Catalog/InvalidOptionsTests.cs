@@ -30,16 +30,16 @@ public sealed class InvalidOptionsTests
             LearningRate = -1, WarmupSteps = -2, LearningRateDecay = (LearningRateDecay)9, MinimumLearningRateRatio = 1.5, Beta1 = 1,
             Beta2 = double.NaN, Epsilon = 0, AdamForm = (AdamForm)2, WeightDecay = -0.1, GradientClipping = 0, MicroBatchSize = 0,
             Steps = 0, BatchSize = 0, Dropout = 1, EvaluateEvery = 0,
-            Architecture = new() { Layers = 0, Heads = 2, Width = 3, ContextLength = 1, VocabularySize = 1 },
+            Architecture = new GptArchitecture { Layers = 0, Heads = 2, Width = 3, ContextLength = 1, VocabularySize = 1 },
             Sampling = s_badSampling,
         };
 
         Assert.Equal(
             $"GptOptions: {Optimization}Steps is 0, but must be at least 1; BatchSize is 0, but must be at least 1; " +
             "Dropout is 1, but must be in [0, 1); EvaluateEvery is 0, but must be at least 1; " +
-            "GptArchitecture: Layers is 0, but must be from 1 to 10000; Width is 3, but must be a positive multiple of Heads (2), at " +
-            "most 1048576; " +
-            "ContextLength is 1, but must be from 2 to 16777216; VocabularySize is 1, but must be from 2 to 16777216; " +
+            "GptArchitecture: Layers is 0, but must be from 1 to 10000; ContextLength is 1, but must be from 2 to 16777216; " +
+            "VocabularySize is 1, but must be from 2 to 16777216; Width is 3, but must be a positive multiple of Heads (2), at most " +
+            "1048576; " +
             $"{Sampling}.",
             Assert.Throws<ArgumentException>(() => _trainers.Gpt(options)).Message);
     }

@@ -140,7 +140,7 @@ public sealed class DamagedFileTests : IDisposable
     {
         EditText("architecture.json", json => json.Replace(text, instead));
 
-        AssertError($"'{Zip}' cannot be loaded: architecture.json is not a valid GPT architecture: {problem}",
+        AssertError($"'{Zip}' cannot be loaded: architecture.json is not a valid architecture: {problem}",
             "The file is damaged; save the model again.");
     }
 

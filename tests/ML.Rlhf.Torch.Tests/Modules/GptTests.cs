@@ -76,7 +76,7 @@ public class GptTests
         var ids = randint(0, model.Architecture.VocabularySize, [3, model.Architecture.ContextLength], generator: new Generator(1, CPU));
         var whole = model.Logits(model.Hidden(ids));
 
-        using var cache = new KeyValueCache(model, rows: 3, capacity: model.Architecture.ContextLength);
+        using var cache = model.CreateCache(rows: 3, capacity: model.Architecture.ContextLength);
         List<Tensor> pieces = [model.Hidden(ids[.., ..7], cache: cache)];
         for (int t = 7; t < model.Architecture.ContextLength; t++)
             pieces.Add(model.Hidden(ids[.., t..(t + 1)], cache: cache));
@@ -210,7 +210,7 @@ public class GptTests
         using var scope = NewDisposeScope();
         using var noGrad = no_grad();
         var model = TinyGpt.Random();
-        using var cache = new KeyValueCache(model, rows: 1, capacity: 5);
+        using var cache = model.CreateCache(rows: 1, capacity: 5);
         model.Hidden(tensor(new long[,] { { 1, 2, 3 } }), cache: cache);
 
         var error = Assert.Throws<ArgumentException>(() => model.Hidden(tensor(new long[,] { { 4, 5 } }), cache: cache));
@@ -224,7 +224,7 @@ public class GptTests
         using var scope = NewDisposeScope();
         using var noGrad = no_grad();
         var model = TinyGpt.Random();
-        using var cache = new KeyValueCache(model, rows: 1, capacity: 2);
+        using var cache = model.CreateCache(rows: 1, capacity: 2);
         model.Hidden(tensor(new long[,] { { 1, 2 } }), cache: cache);
 
         var error = Assert.Throws<ArgumentException>(() => model.Hidden(tensor(new long[,] { { 3 } }), cache: cache));
@@ -240,9 +240,9 @@ public class GptTests
         var error = Assert.Throws<ArgumentException>(() => new Gpt(wrong));
 
         Assert.Equal(
-            "GptArchitecture: Layers is 0, but must be from 1 to 10000; Width is 16, but must be a positive multiple of Heads (3), at " +
-            "most 1048576; " +
-            "ContextLength is 1, but must be from 2 to 16777216; VocabularySize is 1, but must be from 2 to 16777216.", error.Message);
+            "GptArchitecture: Layers is 0, but must be from 1 to 10000; ContextLength is 1, but must be from 2 to 16777216; " +
+            "VocabularySize is 1, but must be from 2 to 16777216; Width is 16, but must be a positive multiple of Heads (3), at most " +
+            "1048576.", error.Message);
     }
 
     [Fact]

@@ -49,14 +49,14 @@ internal sealed record AnswerBatch(Tensor Ids, Tensor States, Tensor Tokens, Ten
     }
 
     /// <summary>Pairs per pass when nothing is learned.</summary>
-    public static int EvaluationPairs(Gpt model) => Math.Max(1, NextTokenLoss.EvaluationRows(model.Architecture) / 2);
+    public static int EvaluationPairs(CausalLanguageModel model) => Math.Max(1, NextTokenLoss.EvaluationRows(model.Architecture) / 2);
 
     /// <summary>Tokens of some pairs.</summary>
     public static long TokenCount(PreferenceData pairs, int[] rows) =>
         rows.Sum(row => (long)pairs.Chosen.Sequences.Length(row) + pairs.Rejected.Sequences.Length(row));
 
     /// <summary>log π(completion | prompt): the sum over the completion's tokens, its end token included, (B).</summary>
-    public Tensor LogProbs(Gpt model)
+    public Tensor LogProbs(CausalLanguageModel model)
     {
         using var scope = NewDisposeScope();
         var hidden = model.Hidden(Ids).flatten(0, 1).index_select(0, States);                 // (N, C)
@@ -65,7 +65,7 @@ internal sealed record AnswerBatch(Tensor Ids, Tensor States, Tensor Tokens, Ten
     }
 
     /// <summary>log π of all completions of some data, without gradients, in batches of similar length.</summary>
-    public static float[] LogProbs(Gpt model, CompletionData data, TrainingRun run)
+    public static float[] LogProbs(CausalLanguageModel model, CompletionData data, TrainingRun run)
     {
         using var noGrad = no_grad();
         var logProbs = new float[data.Count];

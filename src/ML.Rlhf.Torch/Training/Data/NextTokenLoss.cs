@@ -18,7 +18,7 @@ internal static class NextTokenLoss
     private const long MaximumLogits = 1 << 25; // 128 MB
 
     /// <summary>Rows per pass when nothing is learned: as many as keep the logits small, up to 32.</summary>
-    public static int EvaluationRows(GptArchitecture a) =>
+    public static int EvaluationRows(LanguageModelArchitecture a) =>
         (int)Math.Clamp(MaximumLogits / ((long)a.ContextLength * a.VocabularySize), 1, MaximumRows);
 
     /// <summary>Σ −log p(label). Only positions that have a label reach the head, by far the widest layer of a small model.</summary>
@@ -28,7 +28,7 @@ internal static class NextTokenLoss
     /// <param name="labels">int64 (N).</param>
     /// <param name="layout">Where packed rows begin and end; null: each row stands alone.</param>
     /// <returns>A scalar.</returns>
-    public static Tensor Sum(Gpt model, Tensor ids, Tensor? positions, Tensor labels, PackedLayout? layout = null)
+    public static Tensor Sum(CausalLanguageModel model, Tensor ids, Tensor? positions, Tensor labels, PackedLayout? layout = null)
     {
         using var scope = NewDisposeScope();
         var hidden = model.Hidden(ids, layout?.Positions, layout?.Mask).flatten(0, 1);        // (B·T, C)
@@ -38,7 +38,7 @@ internal static class NextTokenLoss
     }
 
     /// <summary>The loss of whole documents, cut into windows that do not overlap. Every token but the first has a label once.</summary>
-    public static LossTotal Corpus(Gpt model, TokenSequences corpus)
+    public static LossTotal Corpus(CausalLanguageModel model, TokenSequences corpus)
     {
         using var noGrad = no_grad();
         model.eval();
@@ -62,7 +62,7 @@ internal static class NextTokenLoss
     }
 
     /// <summary>The loss of the completions alone, each after its prompt.</summary>
-    public static LossTotal Completions(Gpt model, CompletionData data)
+    public static LossTotal Completions(CausalLanguageModel model, CompletionData data)
     {
         using var noGrad = no_grad();
         model.eval();

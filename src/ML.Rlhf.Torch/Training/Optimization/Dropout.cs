@@ -10,7 +10,7 @@ internal static class Dropout
     /// Turns dropout on. It draws from libtorch's global generator, the only one that its kernels know, so that generator is seeded; a
     /// run without dropout leaves it alone.
     /// </summary>
-    public static void Begin(Gpt model, double probability, TrainingRun run)
+    public static void Begin(CausalLanguageModel model, double probability, TrainingRun run)
     {
         model.Dropout = probability;
         if (probability > 0)
@@ -18,7 +18,7 @@ internal static class Dropout
     }
 
     /// <summary>Turns dropout off, and the model to answering.</summary>
-    public static void End(Gpt model)
+    public static void End(CausalLanguageModel model)
     {
         model.Dropout = 0;
         model.eval();

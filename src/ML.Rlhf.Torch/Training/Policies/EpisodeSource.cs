@@ -15,7 +15,7 @@ internal delegate double[] EpisodeScorer(IReadOnlyList<Episode> episodes);
 /// <param name="run">Randomness and cancellation.</param>
 /// <param name="goldScorer">Scores the responses for those who watch; null for none.</param>
 internal sealed class EpisodeSource(
-    Gpt policy, TokenSequences prompts, EpisodeScorer scorer, int endToken, PolicyHyperparameters options, TrainingRun run,
+    CausalLanguageModel policy, TokenSequences prompts, EpisodeScorer scorer, int endToken, PolicyHyperparameters options, TrainingRun run,
     EpisodeScorer? goldScorer = null)
 {
     private readonly IEnumerator<int> _promptRows = Endless(prompts.Count, new RandomStream(run.Seed, key: 1)).GetEnumerator();

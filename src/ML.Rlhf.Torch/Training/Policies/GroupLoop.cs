@@ -21,7 +21,7 @@ internal static class GroupLoop
     /// </param>
     /// <param name="accumulateGradients">Adds the gradient of some rows, and measures the step.</param>
     public static void Run(
-        Gpt policy, Gpt reference, EpisodeSource source, GroupHyperparameters options, TrainingRun run,
+        CausalLanguageModel policy, CausalLanguageModel reference, EpisodeSource source, GroupHyperparameters options, TrainingRun run,
         Func<Episode[], double[], UpdateStatistics, GroupRollout> evaluate,
         Action<GroupRollout, int[], UpdateStatistics> accumulateGradients)
     {

@@ -29,7 +29,7 @@ internal sealed class PretrainingMix(TokenSequences corpus, PpoHyperparameters o
     /// <summary>Adds the gradient of coefficient · mean loss over random windows of the text to the one that is there.</summary>
     /// <param name="policy">The policy.</param>
     /// <param name="gradients">The flat buffer that the policy's gradients are views into.</param>
-    public void AccumulateGradients(Gpt policy, Tensor gradients)
+    public void AccumulateGradients(CausalLanguageModel policy, Tensor gradients)
     {
         using var scope = NewDisposeScope();
         var before = gradients.clone();

@@ -54,7 +54,7 @@ internal sealed record EpisodeBatch(Tensor Ids, Tensor StatePositions, Tensor Re
         new(Ids.index_select(0, rows), StatePositions.index_select(0, rows), Responses.index_select(0, rows), Mask.index_select(0, rows));
 
     /// <summary>The states that predict the response tokens, (B, R, C).</summary>
-    public Tensor States(Gpt model)
+    public Tensor States(CausalLanguageModel model)
     {
         using var scope = NewDisposeScope();
         var hidden = model.Hidden(Ids);                                                       // (B, T, C)
@@ -62,7 +62,7 @@ internal sealed record EpisodeBatch(Tensor Ids, Tensor StatePositions, Tensor Re
     }
 
     /// <summary>Logits that predict the response tokens, divided by the temperature, (B, R, V).</summary>
-    public static Tensor Logits(Gpt model, Tensor states, double temperature)
+    public static Tensor Logits(CausalLanguageModel model, Tensor states, double temperature)
     {
         using var scope = NewDisposeScope();
         var logits = model.Logits(states);
@@ -70,7 +70,7 @@ internal sealed record EpisodeBatch(Tensor Ids, Tensor StatePositions, Tensor Re
     }
 
     /// <inheritdoc cref="Logits"/>
-    public Tensor ResponseLogits(Gpt model, double temperature)
+    public Tensor ResponseLogits(CausalLanguageModel model, double temperature)
     {
         using var scope = NewDisposeScope();
         return Logits(model, States(model), temperature).MoveToOuterDisposeScope();
