@@ -32,6 +32,15 @@ internal static class Close
             throw new CloseException(Message($"{what}[{Index(worst, expected.shape)}]", wanted[worst], got[worst], relative, absolute));
     }
 
+    /// <summary>Type, shape and every bit agree; strides and devices may differ.</summary>
+    public static void AssertSameBits(Tensor expected, Tensor actual, string what = "tensor")
+    {
+        using var scope = NewDisposeScope();
+        if (expected.dtype != actual.dtype || !expected.shape.SequenceEqual(actual.shape)
+            || !expected.detach().cpu().contiguous().bytes.SequenceEqual(actual.detach().cpu().contiguous().bytes))
+            throw new CloseException($"{what}: bits, type or shape differ ({expected.dtype} {Shape(expected)}, {actual.dtype} {Shape(actual)}).");
+    }
+
     public static void Assert(double expected, double actual, double relative = 0, double absolute = 0, string what = "number")
     {
         if (Excess(expected, actual, relative, absolute) > 0)

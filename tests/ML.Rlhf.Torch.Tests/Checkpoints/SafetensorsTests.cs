@@ -234,7 +234,7 @@ public class SafetensorsTests
     private static void AssertSameBits(Module expected, Module actual)
     {
         foreach (var ((name, a), (_, b)) in expected.named_parameters().Zip(actual.named_parameters()))
-            Assert.True(a.detach().contiguous().bytes.SequenceEqual(b.detach().contiguous().bytes), name);
+            Close.AssertSameBits(a, b, name);
     }
 
     /// <summary>A stream such as a zip entry or a socket.</summary>
