@@ -80,6 +80,20 @@ public sealed class ScalarGpt : Module
         (Gain, Bias) = (gain, bias);
     }
 
+    internal const string BiasName = "score.bias";
+
+    /// <summary>The trunk's tensors and the head, in Hugging Face's names for a sequence classifier, whose heads have no bias.</summary>
+    internal IEnumerable<(string Name, Tensor Target)> CheckpointTensors() =>
+        [.. transformer.CheckpointTensors(), ("score.weight", score.weight!), (BiasName, score.bias!)];
+
+    /// <summary>The same tensors with gain and bias in the head, to be written; a bias of 0 is left out.</summary>
+    internal IEnumerable<(string Name, Tensor Source)> NormalizedTensors()
+    {
+        Tensor weight = score.weight! * Gain, bias = score.bias! * Gain + Bias;
+        (string, Tensor)[] head = bias.ToDouble() == 0 ? [("score.weight", weight)] : [("score.weight", weight), (BiasName, bias)];
+        return [.. transformer.CheckpointTensors(), .. head];
+    }
+
     /// <summary>Copies trunk, head, gain, bias and mode. The copy shares no storage.</summary>
     public ScalarGpt Clone()
     {

@@ -1,6 +1,7 @@
 using ML.Rlhf.Torch.Functional;
 using ML.Rlhf.Torch.Generation;
 using ML.Rlhf.Torch.Modules;
+using ML.Rlhf.Torch.Tests.Modules;
 using ML.Rlhf.Torch.Training;
 using static TorchSharp.torch;
 
@@ -11,14 +12,15 @@ public class SamplerTests
     private const int Never = -1;
     private static readonly SamplingOptions s_greedy = new() { Temperature = 0, MaxNewTokens = 16 };
 
-    [Fact]
-    public void Greedy_completions_of_left_padded_prompts_equal_the_reference()
+    [Theory]
+    [MemberData(nameof(GoldenModelTests.Folders), MemberType = typeof(GoldenModelTests))]
+    public void Greedy_completions_of_left_padded_prompts_equal_the_reference(string folder)
     {
-        var golden = Golden.Load("models/gpt2/expected.json")["greedy"];
+        var golden = Golden.Load($"{folder}/expected.json")["greedy"];
         int[][] prompts = [.. golden["prompts"].Items.Select(p => p.Integers)];
 
         var results = Sampler.Generate(
-            GoldenGpt2.Load("models/gpt2"), prompts, Streams(prompts.Length), Never, s_greedy, withLogProbabilities: true);
+            GoldenModel.Load(folder), prompts, Streams(prompts.Length), Never, s_greedy, withLogProbabilities: true);
 
         for (int row = 0; row < prompts.Length; row++)
         {
@@ -28,14 +30,15 @@ public class SamplerTests
         }
     }
 
-    [Fact]
-    public void A_row_stops_at_its_end_token_and_keeps_it_while_the_others_go_on_as_before()
+    [Theory]
+    [MemberData(nameof(GoldenModelTests.Folders), MemberType = typeof(GoldenModelTests))]
+    public void A_row_stops_at_its_end_token_and_keeps_it_while_the_others_go_on_as_before(string folder)
     {
-        var golden = Golden.Load("models/gpt2/expected.json");
+        var golden = Golden.Load($"{folder}/expected.json");
         int[][] prompts = [.. golden["greedy"]["prompts"].Items.Select(p => p.Integers)];
         int end = golden["greedy_with_eos"]["eos_token_id"].Integer;
 
-        var results = Sampler.Generate(GoldenGpt2.Load("models/gpt2"), prompts, Streams(prompts.Length), end, s_greedy);
+        var results = Sampler.Generate(GoldenModel.Load(folder), prompts, Streams(prompts.Length), end, s_greedy);
 
         for (int row = 0; row < prompts.Length; row++)
         {

@@ -10,7 +10,7 @@ public class ScalarGptTests
     public void Scores_and_gradients_of_right_padded_rows_equal_the_reference()
     {
         var golden = Golden.Load("models/gpt2-reward/expected.json")["right_padded"];
-        var model = GoldenGpt2.LoadScalar("models/gpt2-reward");
+        var model = GoldenModel.LoadScalar("models/gpt2-reward");
         int[][] rows = [.. golden["input_ids"].Items.Zip(
             golden["attention_mask"].Items, (ids, mask) => ids.Integers[..mask.Integers.Sum()])];
 
@@ -20,9 +20,8 @@ public class ScalarGptTests
 
         Close.Assert(golden["scores"].Tensor(), scores, relative: 1e-5, absolute: 1e-5);
         Close.Assert(golden["mean_square"].Number, meanSquare.ToDouble(), relative: 1e-5);
-        Assert.All(model.named_parameters().Where(p => p.name != "score.bias"), p => Close.Assert(
-            golden["grad_norms_all"][GoldenGpt2.NameThere(p.name)].Number, p.parameter.grad!.norm().ToDouble(), relative: 1e-4,
-            what: p.name));
+        Assert.All(GoldenModel.Parameters(model).Where(p => p.Name != "score.bias"), p => Close.Assert(
+            golden["grad_norms_all"][p.Name].Number, p.Parameter.grad!.norm().ToDouble(), relative: 1e-4, what: p.Name));
     }
 
     /// <summary>TRL's get_reward takes the token before the first padding after the context: our last real token.</summary>
@@ -31,7 +30,7 @@ public class ScalarGptTests
     {
         var golden = Golden.Load("models/gpt2-reward/expected.json");
         var get = golden["trl_get_reward"];
-        var model = GoldenGpt2.LoadScalar("models/gpt2-reward");
+        var model = GoldenModel.LoadScalar("models/gpt2-reward");
         var sequences = new TokenSequences();
         foreach (var row in get["query_responses"].Items)
             sequences.Add([.. row.Integers.Where(token => token != golden["pad_token_id"].Integer)]);

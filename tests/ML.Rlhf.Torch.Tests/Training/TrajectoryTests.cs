@@ -16,7 +16,7 @@ public class TrajectoryTests
     {
         var golden = Golden.Load("trajectories/lm/trajectory.json");
         var (expected, hyper) = (golden["expected"], golden["optimizer"]);
-        var model = GoldenGpt2.Load("trajectories/lm/model");
+        var model = GoldenModel.Load("trajectories/lm/model");
         var options = Options(hyper) with { GradientClipping = golden["clip_grad_norm"].Number };
         using var optimizer = new AdamW(options, model);
 
@@ -41,7 +41,7 @@ public class TrajectoryTests
         var real = first["attention_mask"].Tensor().unsqueeze(-1);
         var finalLogits = Golden.Tensors("trajectories/lm/final_logits.safetensors")["logits"];
         Close.Assert(finalLogits * real, logits * real, relative: 1e-4, absolute: 1e-4, what: "final logit");
-        AssertWeights("trajectories/lm/final.safetensors", model);
+        AssertWeights("trajectories/lm/final.safetensors", model.CheckpointTensors());
     }
 
     [Fact]
@@ -49,7 +49,7 @@ public class TrajectoryTests
     {
         var golden = Golden.Load("trajectories/reward/trajectory.json");
         var expected = golden["expected"];
-        var model = WithoutHeadBias(GoldenGpt2.LoadScalar("trajectories/reward/model"));
+        var model = WithoutHeadBias(GoldenModel.LoadScalar("trajectories/reward/model"));
         using var optimizer = new AdamW(Options(golden["optimizer"]) with { GradientClipping = golden["clip_grad_norm"].Number }, model);
 
         for (int step = 0; step < golden["steps"].Integer; step++)
@@ -77,7 +77,7 @@ public class TrajectoryTests
             Close.Assert(final["chosen"].Tensor(), chosen, relative: 1e-4, absolute: 1e-4, $"final rewards of the chosen, batch {i}");
             Close.Assert(final["rejected"].Tensor(), rejected, relative: 1e-4, absolute: 1e-4, $"final rewards of the rejected, batch {i}");
         }
-        AssertWeights("trajectories/reward/final.safetensors", model);
+        AssertWeights("trajectories/reward/final.safetensors", model.CheckpointTensors());
 
         (Tensor Chosen, Tensor Rejected) Scores(Golden pairs)
         {
@@ -95,7 +95,7 @@ public class TrajectoryTests
     {
         var golden = Golden.Load("trajectories/dpo/trajectory.json");
         var expected = golden["expected"];
-        var model = GoldenGpt2.Load("trajectories/dpo/model");
+        var model = GoldenModel.Load("trajectories/dpo/model");
         Golden[] rows = [.. golden["batches"].Items.SelectMany(batch => batch.Items)];
         int pairs = golden["batches"][0].Items.Count();
         var data = ReferencedPreferences.Create(
@@ -123,7 +123,7 @@ public class TrajectoryTests
                 Equal("reward_accuracy", progress.RewardAccuracy);
         }
 
-        AssertWeights("trajectories/dpo/final.safetensors", model);
+        AssertWeights("trajectories/dpo/final.safetensors", model.CheckpointTensors());
 
         static CompletionData Completions(Golden[] rows, string answers)
         {
@@ -145,8 +145,8 @@ public class TrajectoryTests
     {
         var golden = Golden.Load("trajectories/ppo/trajectory.json");
         var arrays = Golden.Tensors("trajectories/ppo/arrays.safetensors");
-        var (policy, reference) = (GoldenGpt2.Load("trajectories/ppo/policy"), GoldenGpt2.Load("trajectories/ppo/policy").Freeze());
-        var value = WithoutHeadBias(GoldenGpt2.LoadScalar("trajectories/ppo/value"));
+        var (policy, reference) = (GoldenModel.Load("trajectories/ppo/policy"), GoldenModel.Load("trajectories/ppo/policy").Freeze());
+        var value = WithoutHeadBias(GoldenModel.LoadScalar("trajectories/ppo/value"));
         var hyper = golden["hyper"];
         var options = new PolicyOptions
         {
@@ -216,29 +216,27 @@ public class TrajectoryTests
         Close.Assert(arrays["batch1.final_logprobs"], LogProbs(policy, lastEpisodes), absolute: 1e-3, what: "final log-probability");
         Close.Assert(
             arrays["batch1.final_values"], (lastEpisodes with { Mask = lastValueMask }).Values(value), absolute: 1e-3, what: "final value");
-        AssertWeights("trajectories/ppo/policy_final/final.safetensors", policy);
-        AssertWeights("trajectories/ppo/value_final/final.safetensors", value);
+        AssertWeights("trajectories/ppo/policy_final/final.safetensors", policy.CheckpointTensors());
+        AssertWeights("trajectories/ppo/value_final/final.safetensors", value.CheckpointTensors());
     }
 
     /// <summary>All final weights, but for the keys' biases: these have no gradient but rounding, which Adam scales up.</summary>
-    private static void AssertWeights(string file, nn.Module model)
+    private static void AssertWeights(string file, IEnumerable<(string Name, Tensor Target)> weights)
     {
         var final = Golden.Tensors(file);
-        foreach (var (name, parameter) in model.named_parameters().Where(p => p.name != "score.bias")) // theirs has none
+        foreach (var (name, ours) in weights.Where(w => w.Name != "score.bias")) // theirs has none
         {
-            if (!final.TryGetValue(GoldenGpt2.NameThere(name), out var weights))
-                weights = final[name["transformer.".Length..]];
-            if (name.EndsWith("weight", StringComparison.Ordinal) && name.Contains(".c_", StringComparison.Ordinal))
-                weights = weights.t();
-            long width = parameter.shape[0] / 3;
+            if (!final.TryGetValue(name, out var theirs))
+                theirs = final[name["transformer.".Length..]];
+            long width = ours.shape[0] / 3;
             foreach (var (from, count) in name.EndsWith("c_attn.bias", StringComparison.Ordinal)
-                ? [(0, width), (2 * width, width)] : new[] { (0L, parameter.shape[0]) })
-                Close.Assert(weights.narrow(0, from, count), parameter.narrow(0, from, count), absolute: 1e-4, what: $"{name} of {file}");
+                ? [(0, width), (2 * width, width)] : new[] { (0L, ours.shape[0]) })
+                Close.Assert(theirs.narrow(0, from, count), ours.narrow(0, from, count), absolute: 1e-4, what: $"{name} of {file}");
         }
     }
 
     private static Rollout TrlRollout(
-        Gpt policy, Gpt reference, ScalarGpt value, EpisodeBatch episodes, Tensor valueMask, Golden data, PpoHyperparameters options)
+        CausalLanguageModel policy, CausalLanguageModel reference, ScalarGpt value, EpisodeBatch episodes, Tensor valueMask, Golden data, PpoHyperparameters options)
     {
         using var noGrad = no_grad();
         Tensor logProbs = LogProbs(policy, episodes), values = (episodes with { Mask = valueMask }).Values(value);
@@ -251,7 +249,7 @@ public class TrajectoryTests
         return new Rollout(episodes, logProbs, values, whitened, returns);
     }
 
-    private static Tensor LogProbs(Gpt model, EpisodeBatch episodes) =>
+    private static Tensor LogProbs(CausalLanguageModel model, EpisodeBatch episodes) =>
         LogProbabilities.OfTokens(episodes.ResponseLogits(model, temperature: 1), episodes.Responses) * episodes.Mask;
 
     /// <summary>As <see cref="EpisodeBatch.Create"/> makes it, but padding has states as well: TRL reads a value there.</summary>
@@ -284,7 +282,7 @@ public class TrajectoryTests
     };
 
     /// <summary>The reference decays biases and norms too; we do not.</summary>
-    private static void DecayVectors(Gpt model, double decay)
+    private static void DecayVectors(CausalLanguageModel model, double decay)
     {
         using var noGrad = no_grad();
         foreach (var vector in model.parameters().Where(p => p.ndim < 2))
