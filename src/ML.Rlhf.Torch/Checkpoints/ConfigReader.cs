@@ -2,7 +2,9 @@ using System.Text.Json;
 
 namespace ML.Rlhf.Torch.Checkpoints;
 
-/// <summary>Takes values out of a <c>config.json</c>, and collects what is wrong with them, so that one exception reports everything.</summary>
+/// <summary>
+/// Takes values out of a <c>config.json</c>, and collects what is wrong with them, so that one exception reports everything.
+/// </summary>
 internal sealed class ConfigReader(JsonElement config)
 {
     private readonly List<string> _problems = [];
@@ -19,7 +21,8 @@ internal sealed class ConfigReader(JsonElement config)
 
     public int Integer(string name) => OptionalInteger(name) ?? (int)Missing(name, "a whole number");
 
-    public int? OptionalInteger(string name) => Get<int>(name, "a whole number", v => v.TryGetInt32(out int i) ? i : null, JsonValueKind.Number);
+    public int? OptionalInteger(string name) =>
+        Get<int>(name, "a whole number", v => v.TryGetInt32(out int i) ? i : null, JsonValueKind.Number);
 
     public double Number(string name) => OptionalNumber(name) ?? Missing(name, "a number");
 

@@ -44,8 +44,8 @@ public static class Pretrained
         var config = PretrainedConfig.Read(folder);
         if (!config.IsScalar)
             throw new FormatException(
-                $"The model in '{folder}' is no sequence classifier with one label. Load it as a language model, and train a reward model " +
-                "from it.");
+                $"The model in '{folder}' is no sequence classifier with one label. Load it as a language model, and train a reward " +
+                "model from it.");
         using var weights = PretrainedWeights.Open(folder);
         bool hasBias = weights.Tensors.ContainsKey(ScalarGpt.BiasName);
         return Fill(folder, () => new ScalarGpt(CausalLanguageModel.Create(config.Architecture), generator: null),
@@ -88,7 +88,8 @@ public static class Pretrained
         File.WriteAllText(Path.Combine(folder, PretrainedConfig.FileName), config.ToJsonString(s_indented) + "\n", new UTF8Encoding(false));
     }
 
-    private static T Fill<T>(string folder, Func<T> create, Func<T, IEnumerable<(string Name, Tensor Target)>> tensorsOf) where T : nn.Module
+    private static T Fill<T>(string folder, Func<T> create, Func<T, IEnumerable<(string Name, Tensor Target)>> tensorsOf)
+        where T : nn.Module
     {
         using var weights = PretrainedWeights.Open(folder); // a damaged file is refused before memory is asked for
         var model = create();

@@ -54,8 +54,10 @@ internal sealed record PretrainedConfig(LanguageModelArchitecture Architecture, 
 
     private static void RequireOneLabel(ConfigReader config)
     {
-        int labels = config.OptionalInteger("num_labels")
-            ?? (config.Has("id2label") && config["id2label"] is { ValueKind: JsonValueKind.Object } names ? names.EnumerateObject().Count() : 2);
+        int? named = config.Has("id2label") && config["id2label"] is { ValueKind: JsonValueKind.Object } names
+            ? names.EnumerateObject().Count()
+            : null;
+        int labels = config.OptionalInteger("num_labels") ?? named ?? 2; // two is transformers' default
         if (labels != 1)
             config.Problem($"it has {labels} labels, and a reward model has one");
     }
@@ -100,13 +102,16 @@ internal sealed record PretrainedConfig(LanguageModelArchitecture Architecture, 
         config.Refuse(config.Text("hidden_act") is not (null or "silu" or "swish"), "hidden_act", "\"silu\"");
         int context = config.Integer("max_position_embeddings");
         bool attentionBias = config.Flag("attention_bias", false);
+        int heads = config.Integer("num_attention_heads"), width = config.Integer("hidden_size");
+        int? headWidth = config.OptionalInteger("head_dim") ?? (type == "qwen3" ? 128 : null);
+        int? keyHeads = config.OptionalInteger("num_key_value_heads");
         return new LlamaArchitecture
         {
             Layers = config.Integer("num_hidden_layers"),
-            Heads = config.Integer("num_attention_heads"),
-            KeyValueHeads = config.OptionalInteger("num_key_value_heads"),
-            HeadWidth = config.OptionalInteger("head_dim"),
-            Width = config.Integer("hidden_size"),
+            Heads = heads,
+            KeyValueHeads = keyHeads == heads ? null : keyHeads,
+            HeadWidth = (long?)headWidth * heads == width ? null : headWidth,
+            Width = width,
             FeedForwardWidth = config.Integer("intermediate_size"),
             ContextLength = context,
             VocabularySize = config.Integer("vocab_size"),
@@ -159,8 +164,12 @@ internal sealed record PretrainedConfig(LanguageModelArchitecture Architecture, 
         }
         int original = config.OptionalInteger("original_max_position_embeddings")
             ?? rope.OptionalInteger("original_max_position_embeddings") ?? context;
-        double factor = scaling == RotaryScaling.None ? 1
-            : rope.OptionalNumber("factor") ?? (scaling == RotaryScaling.Yarn && original > 0 ? (double)context / original : rope.Number("factor"));
+        double factor = scaling switch
+        {
+            RotaryScaling.None => 1,
+            RotaryScaling.Yarn => rope.OptionalNumber("factor") ?? (double)context / Math.Max(original, 1),
+            _ => rope.Number("factor"),
+        };
         return new RotaryPositions
         {
             Theta = rope.OptionalNumber("rope_theta") ?? config.OptionalNumber("rope_theta") ?? 10_000,
@@ -193,9 +202,10 @@ internal sealed record PretrainedConfig(LanguageModelArchitecture Architecture, 
     public static JsonObject Write(LanguageModelArchitecture architecture, bool scalar, int? endToken)
     {
         string type = TypeOf(architecture);
+        string kind = scalar ? Classifier : architecture is GptArchitecture ? "LMHeadModel" : "ForCausalLM";
         var config = new JsonObject
         {
-            ["architectures"] = new JsonArray(s_classes[type] + (scalar ? Classifier : type is "gpt2" or "openai-gpt" ? "LMHeadModel" : "ForCausalLM")),
+            ["architectures"] = new JsonArray(s_classes[type] + kind),
             ["model_type"] = type,
             ["vocab_size"] = architecture.VocabularySize,
             ["tie_word_embeddings"] = architecture.TiedHead,
@@ -267,7 +277,8 @@ internal sealed record PretrainedConfig(LanguageModelArchitecture Architecture, 
         {
             bool sliding = a.SlidingWindow is not null;
             config["use_sliding_window"] = sliding;
-            config["max_window_layers"] = sliding ? 0 : a.Layers;
+            if (sliding)
+                config["max_window_layers"] = 0;
             config["layer_types"] = new JsonArray(
                 [.. Enumerable.Repeat(sliding ? "sliding_attention" : "full_attention", a.Layers).Select(t => JsonValue.Create(t))]);
         }
@@ -293,7 +304,8 @@ internal sealed record PretrainedConfig(LanguageModelArchitecture Architecture, 
         {
             rope["beta_fast"] = p.BetaFast;
             rope["beta_slow"] = p.BetaSlow;
-            rope["attention_factor"] = p.Magnitude;
+            if (p.AttentionFactor is { } factor)
+                rope["attention_factor"] = factor;
             rope["truncate"] = p.RoundRange;
         }
         return rope;
