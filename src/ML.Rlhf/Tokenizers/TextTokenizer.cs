@@ -1,6 +1,5 @@
 using System.Runtime.InteropServices;
 using System.Text;
-using System.Text.RegularExpressions;
 using Microsoft.ML.Tokenizers;
 
 namespace ML.Rlhf;
@@ -22,7 +21,9 @@ public sealed class TextTokenizer : IEquatable<TextTokenizer>
     internal static ReadOnlySpan<byte> DefaultEndOfTextUtf8 => "<|endoftext|>"u8;
 
     private readonly byte[][] _bytes; // what each token stands for, in UTF-8; nothing for a special token
-    private readonly Regex _specialTokens;
+    private readonly AddedTokenFinder _addedTokens;
+    private readonly AddedTokenFinder? _normalizedTokens; // those that are looked for in normalized text
+    private readonly TextNormalizer? _normalizer;
 
     /// <exception cref="FormatException">The content contradicts itself.</exception>
     internal TextTokenizer(TokenizerContent content)
@@ -30,20 +31,43 @@ public sealed class TextTokenizer : IEquatable<TextTokenizer>
         content.Check();
         Content = content;
         _bytes = content.TokenBytes();
-        var longestFirst = content.SpecialTokens.Keys.OrderByDescending(token => token.Length);
-        _specialTokens = new Regex(string.Join('|', longestFirst.Select(Regex.Escape)));
         EndOfText = content.SpecialTokens[content.EndOfText];
+        BeginningOfText = content.BeginningOfText is { } beginning ? content.SpecialTokens[beginning] : null;
         Tokenizer = content.Kind switch
         {
             TokenizerKind.Bytes => new ByteTokenizer(),
-            TokenizerKind.Characters => new CharacterTokenizer(content.Vocabulary, content.ReplaceUnknown),
-            _ => BpeTokenizer.Create(new BpeOptions(content.Vocabulary.Select((token, id) => KeyValuePair.Create(token, id)))
-            {
-                Merges = content.Merges,
-                ByteLevel = true,
-                PreTokenizer = new Gpt2PreTokenizer(),
-            }),
+            TokenizerKind.Characters => new CharacterTokenizer([.. content.Vocabulary.OfType<string>()], content.ReplaceUnknown),
+            _ => CreateByteLevelBpe(content),
         };
+
+        _normalizer = Tokenizer.Normalizer as TextNormalizer;
+
+        AddedToken[] listed = content.AddedTokens ?? [];
+        var tokens = content.SpecialTokens.Select(token => new AddedToken(token.Key, token.Value, Special: true))
+            .ExceptBy(listed.Select(token => token.Text), token => token.Text).Concat(listed)
+            .ToLookup(token => token.Normalized && _normalizer is not null);
+        _addedTokens = new AddedTokenFinder(tokens[false]);
+        if (tokens[true].Any())
+            _normalizedTokens = new AddedTokenFinder(tokens[true].Select(
+                token => token with { Text = _normalizer!.Normalize(token.Text) }));
+    }
+
+    private static Tokenizer CreateByteLevelBpe(TokenizerContent content)
+    {
+        ByteLevelRules rules = content.ByteLevel ?? new ByteLevelRules();
+        var tokens = content.Vocabulary.Index().Where(token => token.Item is not null)
+            .Select(token => KeyValuePair.Create(token.Item!, token.Index));
+        var merging = BpeTokenizer.Create(new BpeOptions(tokens)
+        {
+            Merges = content.Merges,
+            ByteLevel = true,
+            PreTokenizer = rules.CreatePreTokenizer(),
+            Normalizer = rules.CreateNormalizer(),
+        });
+        HashSet<string> added = [.. content.SpecialTokens.Keys, .. (content.AddedTokens ?? []).Select(token => token.Text)];
+        return rules.WholePieces
+            ? new WholePieceTokenizer(merging, tokens.Where(token => !added.Contains(token.Key)).ToDictionary())
+            : merging;
     }
 
     /// <summary>Ids 0 to 255 are bytes, 256 is the end of text.</summary>
@@ -103,6 +127,12 @@ public sealed class TextTokenizer : IEquatable<TextTokenizer>
     /// </summary>
     public int EndOfText { get; }
 
+    /// <summary>
+    /// The id of the token that every text begins with in the data that a pretrained model learned from, such as <c>&lt;s&gt;</c> or
+    /// <c>[CLS]</c>; null for a tokenizer that has none. <see cref="Encode(ReadOnlySpan{char}, bool)"/> does not prepend it.
+    /// </summary>
+    public int? BeginningOfText { get; }
+
     /// <summary>Text and id of the tokens that stand for no text; the end of text is one of them.</summary>
     public IReadOnlyDictionary<string, int> SpecialTokens => Content.SpecialTokens;
 
@@ -131,30 +161,113 @@ public sealed class TextTokenizer : IEquatable<TextTokenizer>
     public void Encode(ReadOnlySpan<char> text, List<int> destination, bool recognizeSpecialTokens = false)
     {
         ArgumentNullException.ThrowIfNull(destination);
-        ReadOnlySpan<char> rest = WellFormedText.Of(text);
-        if (recognizeSpecialTokens)
+        ReadOnlySpan<char> source = WellFormedText.Of(text);
+        foreach (Section section in Sections(source, recognizeSpecialTokens))
         {
-            int start = 0;
-            foreach (ValueMatch special in _specialTokens.EnumerateMatches(rest))
-            {
-                ReadOnlySpan<char> before = rest[start..special.Index];
-                destination.AddRange(Tokenizer.EncodeToIds(before));
-                destination.Add(SpecialTokens[rest.Slice(special.Index, special.Length).ToString()]);
-                start = special.Index + special.Length;
-            }
-            rest = rest[start..];
+            if (section.Token is { } token)
+                destination.Add(token.Id);
+            else
+                destination.AddRange(Tokenizer.EncodeToIds(section.In(source), considerNormalization: _normalizer is null));
         }
-        destination.AddRange(Tokenizer.EncodeToIds(rest));
     }
 
-    /// <summary>The text of tokens. Special tokens are left out; bytes that form no character become U+FFFD.</summary>
+    /// <summary>The tokens of a text, and which part of it each stands for.</summary>
+    /// <inheritdoc cref="Encode(ReadOnlySpan{char}, bool)"/>
+    /// <returns>
+    /// Ids, texts and offsets in UTF-16 units. Tokens that are parts of one character have the offset of the whole character; one that
+    /// stands for nothing in the text has an empty one.
+    /// </returns>
+    internal List<EncodedToken> EncodeToTokens(ReadOnlySpan<char> text, bool recognizeSpecialTokens = false)
+    {
+        var tokens = new List<EncodedToken>();
+        ReadOnlySpan<char> source = WellFormedText.Of(text);
+        foreach (Section section in Sections(source, recognizeSpecialTokens))
+        {
+            if (section.Token is { } added)
+                tokens.Add(new EncodedToken(added.Id, added.Text, section.OriginOf(0..0)));
+            else
+            {
+                foreach (EncodedToken token in Tokenizer.EncodeToTokens(section.In(source), out _, true, _normalizer is null))
+                    tokens.Add(new EncodedToken(token.Id, token.Value, section.OriginOf(token.Offset)));
+            }
+        }
+        return tokens;
+    }
+
+    /// <summary>What is encoded on its own: a stretch of text, or an added token.</summary>
+    /// <param name="Place">Where it stands in the text, or in what a normalizer made of it.</param>
+    /// <param name="Token">The added token; null for text.</param>
+    /// <param name="Normalized">What the normalizer made.</param>
+    private readonly record struct Section(Range Place, AddedToken? Token, NormalizedText? Normalized)
+    {
+        public ReadOnlySpan<char> In(ReadOnlySpan<char> text) => (Normalized is null ? text : Normalized.Text)[Place];
+
+        /// <summary>Where a part of the section stands in the text; an added token has no parts.</summary>
+        public Range OriginOf(Range part)
+        {
+            int start = Place.Start.Value;
+            Range place = Token is null ? (start + part.Start.Value)..(start + part.End.Value) : Place;
+            return Normalized is null ? place : Normalized.OriginOf(place);
+        }
+    }
+
+    /// <summary>
+    /// Cuts a text at added tokens: at those that are looked for as they stand, then, inside what the normalizer makes of each rest, at
+    /// those that are looked for there.
+    /// </summary>
+    private List<Section> Sections(ReadOnlySpan<char> text, bool special)
+    {
+        var sections = new List<Section>();
+        Cut(text, _addedTokens, special, normalized: null, sections);
+        if (_normalizer is null)
+            return sections;
+
+        var normalizedSections = new List<Section>();
+        foreach (Section section in sections)
+        {
+            if (section.Token is not null)
+            {
+                normalizedSections.Add(section);
+                continue;
+            }
+            var normalized = new NormalizedText(_normalizer, text[section.Place].ToString(), section.Place.Start.Value);
+            Cut(normalized.Text, _normalizedTokens, special, normalized, normalizedSections);
+        }
+        return normalizedSections;
+    }
+
+    private static void Cut(
+        ReadOnlySpan<char> text, AddedTokenFinder? tokens, bool special, NormalizedText? normalized, List<Section> sections)
+    {
+        int end = 0;
+        while (tokens?.FindNext(text, end, special, out Range place) is { } token)
+        {
+            AddText(end..place.Start);
+            sections.Add(new Section(place, token, normalized));
+            end = place.End.Value;
+        }
+        AddText(end..text.Length);
+
+        void AddText(Range place)
+        {
+            if (!place.Start.Equals(place.End))
+                sections.Add(new Section(place, null, normalized));
+        }
+    }
+
+    /// <summary>The text of tokens. Bytes that form no character become U+FFFD.</summary>
     /// <param name="tokenIds">Ids from 0 to <see cref="VocabularySize"/> − 1.</param>
+    /// <param name="includeSpecialTokens">Whether to write special tokens out; they are left out by default.</param>
     /// <exception cref="ArgumentOutOfRangeException">An id is not in the vocabulary.</exception>
-    public string Decode(ReadOnlySpan<int> tokenIds)
+    public string Decode(ReadOnlySpan<int> tokenIds, bool includeSpecialTokens = false)
     {
         var bytes = new List<byte>(4 * tokenIds.Length);
         foreach (int id in tokenIds)
+        {
             bytes.AddRange(BytesOf(id));
+            if (includeSpecialTokens && Content.Vocabulary[id] is { } token && SpecialTokens.ContainsKey(token))
+                bytes.AddRange(Encoding.UTF8.GetBytes(token));
+        }
         return Encoding.UTF8.GetString(CollectionsMarshal.AsSpan(bytes));
     }
 
@@ -166,6 +279,16 @@ public sealed class TextTokenizer : IEquatable<TextTokenizer>
         ? _bytes[tokenId]
         : throw new ArgumentOutOfRangeException(nameof(tokenId), tokenId,
             $"Token ids of this tokenizer run from 0 to {VocabularySize - 1}. These tokens come from another tokenizer or model.");
+
+    /// <summary>The same tokenizer with more ids, as the models have that round the size of their vocabulary up.</summary>
+    /// <param name="vocabularySize">The number of ids. Those beyond the tokens stand for no text, and no text has them.</param>
+    /// <exception cref="ArgumentOutOfRangeException">There are more tokens than that.</exception>
+    internal TextTokenizer PaddedTo(int vocabularySize)
+    {
+        ArgumentOutOfRangeException.ThrowIfLessThan(vocabularySize, VocabularySize);
+        return vocabularySize == VocabularySize ? this : new TextTokenizer(
+            Content with { Vocabulary = [.. Content.Vocabulary, .. new string?[vocabularySize - VocabularySize]] });
+    }
 
     /// <summary>Writes the tokenizer as one small JSON document, which has all that <see cref="Load"/> needs.</summary>
     /// <param name="stream">Left open, positioned after the document.</param>

@@ -70,6 +70,28 @@ public sealed class TokenizerCatalog
         return CharacterTokenizer.Train(Texts(_host, corpus, textColumnName, cancellationToken), replaceUnknown, cancellationToken);
     }
 
+    /// <summary>
+    /// Reads the tokenizer of a model in a folder of the Hugging Face layout: <c>tokenizer.json</c> or, if there is none,
+    /// <c>vocab.json</c> with <c>merges.txt</c>. It gives the ids that the model was trained with.
+    /// </summary>
+    /// <param name="folder">The folder. Files that tell more about the tokens are read, too: <c>tokenizer_config.json</c>,
+    /// <c>special_tokens_map.json</c>, <c>added_tokens.json</c>; and, for the end of text, <c>generation_config.json</c> and
+    /// <c>config.json</c>.</param>
+    /// <param name="endOfText">
+    /// The token that ends a text. Null for the one that the folder names (<c>eos_token</c>).
+    /// </param>
+    /// <exception cref="DirectoryNotFoundException">There is no such folder.</exception>
+    /// <exception cref="FileNotFoundException">The folder has no tokenizer.</exception>
+    /// <exception cref="FormatException">
+    /// A file is damaged, or has a part that this package does not know, and that would give other ids if it were passed over. The
+    /// message names it.
+    /// </exception>
+    public TextTokenizer FromPretrained(string folder, string? endOfText = null)
+    {
+        ArgumentNullException.ThrowIfNull(folder);
+        return PretrainedTokenizer.Read(folder, endOfText);
+    }
+
     /// <summary>Trains and logs.</summary>
     internal static TextTokenizer Train(
         IHost host, IDataView corpus, int vocabularySize, string textColumnName, CancellationToken cancellationToken)

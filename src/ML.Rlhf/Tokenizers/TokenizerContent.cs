@@ -9,10 +9,10 @@ namespace ML.Rlhf;
 /// <summary>
 /// All that a <see cref="TextTokenizer"/> consists of: what two of them are compared by, and the JSON document that is saved.
 /// </summary>
-internal sealed class TokenizerContent
+internal sealed record TokenizerContent
 {
     private const string FormatName = "ML.Rlhf tokenizer";
-    private const int NewestVersion = 1;
+    private const int NewestVersion = 2; // 1 had none of what pretrained tokenizers need, from AddedTokens down
 
     // "Ġthe" is written as it is, not in escapes: the document is never part of a web page.
     private static readonly JsonTypeInfo<TokenizerContent> s_json =
@@ -30,20 +30,41 @@ internal sealed class TokenizerContent
     /// <summary>Characters only: a character that is not in the vocabulary is read as U+FFFD, which is.</summary>
     public bool ReplaceUnknown { get; init; }
 
-    /// <summary>The text of each id. Special tokens and characters as they are; bytes in <see cref="ByteAlphabet"/>.</summary>
-    public string[] Vocabulary { get; init; } = [];
+    /// <summary>
+    /// The text of each id. Special tokens and characters as they are; bytes in <see cref="ByteAlphabet"/>. Null for an id without a
+    /// token, which stands for no text: a model can have more ids than its tokenizer.
+    /// </summary>
+    public string?[] Vocabulary { get; init; } = [];
 
     /// <summary>Byte-level BPE only: two tokens with a space between them, the first merge first.</summary>
     public string[] Merges { get; init; } = [];
 
+    /// <summary>The key in <see cref="SpecialTokens"/> of the token that every text begins with; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public string? BeginningOfText { get; init; }
+
+    /// <summary>Tokens found in text as they stand that <see cref="SpecialTokens"/> does not say all about.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public AddedToken[]? AddedTokens { get; init; }
+
+    /// <summary>Byte-level BPE only; null for GPT-2's.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public ByteLevelRules? ByteLevel { get; init; }
+
     public bool SameAs(TokenizerContent other) =>
         Kind == other.Kind
         && EndOfText == other.EndOfText
+        && BeginningOfText == other.BeginningOfText
         && ReplaceUnknown == other.ReplaceUnknown
         && Vocabulary.AsSpan().SequenceEqual(other.Vocabulary)
         && Merges.AsSpan().SequenceEqual(other.Merges)
         && SpecialTokens.Count == other.SpecialTokens.Count
-        && SpecialTokens.All(token => other.SpecialTokens.TryGetValue(token.Key, out int id) && id == token.Value);
+        && SpecialTokens.All(token => other.SpecialTokens.TryGetValue(token.Key, out int id) && id == token.Value)
+        && (AddedTokens ?? []).ToHashSet().SetEquals(other.AddedTokens ?? [])
+        && RulesJson().SequenceEqual(other.RulesJson());
+
+    /// <summary>The rules of the kind, in a form that can be compared.</summary>
+    private byte[] RulesJson() => JsonSerializer.SerializeToUtf8Bytes(new TokenizerContent { ByteLevel = ByteLevel }, s_json);
 
     /// <summary>The bytes that each id stands for; nothing for a special token. Call <see cref="Check"/> first.</summary>
     public byte[][] TokenBytes()
@@ -51,13 +72,10 @@ internal sealed class TokenizerContent
         var bytes = new byte[Vocabulary.Length][];
         for (int id = 0; id < bytes.Length; id++)
         {
-            string token = Vocabulary[id];
-            if (SpecialTokens.ContainsKey(token))
+            if (Vocabulary[id] is not { } token || SpecialTokens.ContainsKey(token))
                 bytes[id] = [];
-            else if (Kind == TokenizerKind.Characters)
+            else if (Kind == TokenizerKind.Characters || !ByteAlphabet.TryRead(token, out bytes[id]))
                 bytes[id] = Encoding.UTF8.GetBytes(token);
-            else
-                ByteAlphabet.TryRead(token, out bytes[id]);
         }
         return bytes;
     }
@@ -99,14 +117,14 @@ internal sealed class TokenizerContent
         if (!Enum.IsDefined(Kind))
             throw Damaged($"there is no kind {(int)Kind}");
         if (Vocabulary is null || Merges is null || SpecialTokens is null || EndOfText is null
-            || Vocabulary.Any(token => token is null) || Merges.Any(merge => merge is null))
+            || Merges.Any(merge => merge is null))
             throw Damaged("a part of it is missing");
 
         var ids = new Dictionary<string, int>();
         for (int id = 0; id < Vocabulary.Length; id++)
         {
-            if (!ids.TryAdd(Vocabulary[id], id))
-                throw Damaged($"token '{Vocabulary[id]}' has two ids, {ids[Vocabulary[id]]} and {id}");
+            if (Vocabulary[id] is { } token && !ids.TryAdd(token, id))
+                throw Damaged($"token '{token}' has two ids, {ids[token]} and {id}");
         }
         CheckSpecialTokens(ids);
         if (Kind == TokenizerKind.Characters)
@@ -125,15 +143,24 @@ internal sealed class TokenizerContent
         }
         if (!SpecialTokens.ContainsKey(EndOfText))
             throw Damaged($"the end-of-text token '{EndOfText}' is not among the special tokens");
+        if (BeginningOfText is not null && !SpecialTokens.ContainsKey(BeginningOfText))
+            throw Damaged($"the beginning-of-text token '{BeginningOfText}' is not among the special tokens");
+        var added = new HashSet<string>();
+        foreach (AddedToken token in AddedTokens ?? [])
+        {
+            if (token is null || string.IsNullOrEmpty(token.Text) || !ids.TryGetValue(token.Text, out int id) || id != token.Id
+                || token.Special != SpecialTokens.ContainsKey(token.Text) || !added.Add(token.Text))
+                throw Damaged($"added token '{token?.Text}' with id {token?.Id} does not fit the vocabulary");
+        }
     }
 
     private void CheckCharacters(Dictionary<string, int> ids)
     {
         if (SpecialTokens.Count != 1 || SpecialTokens[EndOfText] != Vocabulary.Length - 1)
             throw Damaged("a character tokenizer has one special token, with the last id");
-        foreach (string token in Vocabulary.AsSpan(0, Vocabulary.Length - 1))
+        foreach (string? token in Vocabulary.AsSpan(0, Vocabulary.Length - 1))
         {
-            if (!Rune.TryGetRuneAt(token, 0, out Rune rune) || rune.Utf16SequenceLength != token.Length)
+            if (token is null || !Rune.TryGetRuneAt(token, 0, out Rune rune) || rune.Utf16SequenceLength != token.Length)
                 throw Damaged($"token '{token}' is not one character");
         }
         if (ReplaceUnknown && !ids.ContainsKey("\uFFFD"))
@@ -152,9 +179,10 @@ internal sealed class TokenizerContent
         }
         if (Kind == TokenizerKind.Bytes && (ids.Count != 257 || SpecialTokens[EndOfText] != ByteTokenizer.EndOfText))
             throw Damaged("a byte tokenizer has 256 bytes and one special token");
-        foreach (string token in Vocabulary)
+        HashSet<string> asTheyStand = [.. SpecialTokens.Keys, .. (AddedTokens ?? []).Select(token => token.Text)];
+        foreach (string token in ids.Keys)
         {
-            if (!SpecialTokens.ContainsKey(token) && (token.Length == 0 || !ByteAlphabet.TryRead(token, out _)))
+            if (!asTheyStand.Contains(token) && (token.Length == 0 || !ByteAlphabet.TryRead(token, out _)))
                 throw Damaged($"token '{token}' is not written in the byte alphabet");
         }
     }
@@ -163,12 +191,15 @@ internal sealed class TokenizerContent
     {
         if (Kind != TokenizerKind.ByteLevelBpe && Merges.Length > 0)
             throw Damaged("only a byte-level BPE has merges");
+        var seen = new HashSet<string>();
         foreach (string merge in Merges)
         {
             string[] parts = merge.Split(' ');
             bool known = parts.Length == 2 && parts.All(ids.ContainsKey) && ids.ContainsKey(parts[0] + parts[1]);
             if (!known || SpecialTokens.ContainsKey(parts[0] + parts[1]))
                 throw Damaged($"merge '{merge}' does not join two tokens of the vocabulary to a third");
+            if (!seen.Add(merge))
+                throw Damaged($"merge '{merge}' is there twice");
         }
     }
 

@@ -20,7 +20,14 @@ public class ByteLevelBpeTrainerTests
         var trained = TokenizerFixtures.Train([TokenizerFixtures.Corpus], size, s_goldenSpecialTokens);
 
         Assert.Equal(expected, trained.Content.Merges);
+        Assert.Equal(golden.GetProperty("num_merges").GetInt32(), trained.Content.Merges.Length);
         Assert.Equal(golden.GetProperty("learned_vocab_size").GetInt32(), trained.VocabularySize);
+        foreach (var merge in golden.GetProperty("merges").EnumerateArray().Where(merge => merge.ValueKind == JsonValueKind.Object))
+        {
+            foreach (string side in new[] { "left", "right" })
+                Assert.Equal(merge.GetProperty($"{side}_bytes").Ids(),
+                    trained.BytesOf(merge.GetProperty($"{side}_id").GetInt32()).ToArray().Select(value => (int)value));
+        }
 
         // The largest run tells more about each merge.
         static string TextOf(JsonElement merge) => merge.ValueKind == JsonValueKind.Object

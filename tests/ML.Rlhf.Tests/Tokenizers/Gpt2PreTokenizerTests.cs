@@ -12,8 +12,6 @@ public class Gpt2PreTokenizerTests
         foreach (var golden in TokenizerFixtures.Json("encode.json").GetProperty("cases").EnumerateArray())
         {
             string text = golden.GetProperty("text").GetString()!;
-            if (text.Contains("<|"))
-                continue; // there the reference cuts at special tokens first
             Assert.Equal(golden.GetProperty("pieces").EnumerateArray().Select(piece => piece.GetString()!),
                 Pieces(text).Select(piece => ByteAlphabet.Write(System.Text.Encoding.UTF8.GetBytes(piece))));
         }

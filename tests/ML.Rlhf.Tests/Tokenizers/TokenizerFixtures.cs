@@ -48,5 +48,12 @@ internal static class TokenizerFixtures
         public string Text { get; set; } = "";
     }
 
-    private static string PathOf(string name) => Path.Combine(AppContext.BaseDirectory, "Fixtures", "tokenizers", name);
+    /// <summary>A range of UTF-16 units as the reference library gives it, in code points.</summary>
+    public static (int Start, int End) InCharacters(string text, Range range)
+    {
+        return (Count(range.Start.Value), Count(range.End.Value));
+        int Count(int length) => text[..length].EnumerateRunes().Count();
+    }
+
+    public static string PathOf(string name) => Path.Combine(AppContext.BaseDirectory, "Fixtures", "tokenizers", name);
 }

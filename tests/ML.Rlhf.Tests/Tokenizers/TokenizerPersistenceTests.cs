@@ -27,7 +27,7 @@ public class TokenizerPersistenceTests
     public void The_document_is_readable()
     {
         string json = Save(TokenizerFixtures.Golden);
-        Assert.StartsWith("""{"format":"ML.Rlhf tokenizer","version":1,"kind":"ByteLevelBpe","endOfText":"<|endoftext|>",""", json);
+        Assert.StartsWith("""{"format":"ML.Rlhf tokenizer","version":2,"kind":"ByteLevelBpe","endOfText":"<|endoftext|>",""", json);
         Assert.Contains("\"Ġt he\"", json);
     }
 
@@ -63,9 +63,9 @@ public class TokenizerPersistenceTests
     [Fact]
     public void A_newer_format_names_the_package_to_update()
     {
-        string newer = Save(TokenizerFixtures.Bytes).Replace("\"version\":1", "\"version\":2").Replace("\"Bytes\"", "\"Unheard\"");
+        string newer = Save(TokenizerFixtures.Bytes).Replace("\"version\":2", "\"version\":3").Replace("\"Bytes\"", "\"Unheard\"");
         var error = Assert.Throws<FormatException>(() => Load(newer));
-        Assert.Contains("format version 2", error.Message);
+        Assert.Contains("format version 3", error.Message);
         Assert.Contains("Update the package ML.Rlhf", error.Message);
     }
 
@@ -82,7 +82,7 @@ public class TokenizerPersistenceTests
         Assert.Contains(message, Assert.Throws<FormatException>(() => Load(json)).Message);
 
     [Theory]
-    [InlineData("Bytes", "e", """{"e":0}""", """["e",null]""", "a part of it is missing")]
+    [InlineData("Bytes", "e", """{"e":0}""", """["e",null]""", "byte 0 ('Ā') is not")]
     [InlineData("Bytes", "e", """{"e":0}""", """["e","a","a"]""", "token 'a' has two ids, 1 and 2")]
     [InlineData("Bytes", "e", """{"e":1}""", """["e"]""", "special token 'e' with id 1")]
     [InlineData("Bytes", "e", """{}""", """["e"]""", "the end-of-text token 'e' is not")]

@@ -1,0 +1,143 @@
+using System.Globalization;
+using System.Text;
+using System.Text.RegularExpressions;
+
+namespace ML.Rlhf;
+
+/// <summary>
+/// A regular expression that cuts text into pieces, read as the regular expressions of a tokenizer.json are: over characters (code
+/// points), where .NET's go over UTF-16 units and take a letter beyond U+FFFF for two signs.
+/// </summary>
+/// <remarks>
+/// Text with characters beyond U+FFFF is matched in a shadow of itself, in which each of them is replaced by one unit of the same Unicode
+/// category. Expressions are refused where the two dialects differ in what they match: see <see cref="Check"/>.
+/// </remarks>
+internal sealed class SplitPattern
+{
+    /// <summary>No piece of text needs so long; an expression that does was made to.</summary>
+    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(10);
+
+    /// <summary>The last character of each category below U+10000: rare ones, which no expression names.</summary>
+    private static readonly char[] s_standIns = MakeStandIns();
+
+    private static readonly string[] s_groups = ["(?:", "(?i:", "(?=", "(?!", "(?<=", "(?<!", "(?>"];
+
+    private readonly Regex _regex;
+    private readonly bool _keepRest;
+
+    /// <param name="pattern">The expression.</param>
+    /// <param name="keepRest">Whether what lies between two matches is a piece, too; it is left out otherwise.</param>
+    /// <exception cref="FormatException">The expression is damaged, or uses what means something else in .NET.</exception>
+    public SplitPattern(string pattern, bool keepRest)
+    {
+        Check(pattern);
+        try
+        {
+            _regex = new Regex(pattern, RegexOptions.CultureInvariant, s_patience);
+        }
+        catch (ArgumentException exception)
+        {
+            throw new FormatException($"The regular expression {pattern} cannot be read: {exception.Message}");
+        }
+        _keepRest = keepRest;
+    }
+
+    /// <summary>Where the pieces of a text lie, in UTF-16 units. None is empty.</summary>
+    public List<(int Offset, int Length)> Split(ReadOnlySpan<char> text)
+    {
+        // starts[i] is where the character stands that is unit i of the shadow; null where both are the same.
+        int[]? starts = null;
+        ReadOnlySpan<char> shadow = text.IndexOfAnyInRange('\uD800', '\uDFFF') < 0 ? text : Shadow(text, out starts);
+        int At(int index) => starts is null ? index : starts[index];
+
+        var pieces = new List<(int, int)>();
+        int end = 0;
+        foreach (ValueMatch match in _regex.EnumerateMatches(shadow))
+        {
+            if (match.Length == 0)
+                continue;
+            Add(end, match.Index, _keepRest);
+            end = match.Index + match.Length;
+            Add(match.Index, end, true);
+        }
+        Add(end, shadow.Length, _keepRest);
+        return pieces;
+
+        void Add(int from, int to, bool keep)
+        {
+            if (keep && from < to)
+                pieces.Add((At(from), At(to) - At(from)));
+        }
+    }
+
+    private static string Shadow(ReadOnlySpan<char> text, out int[] starts)
+    {
+        var shadow = new StringBuilder(text.Length);
+        starts = new int[text.Length + 1];
+        int index = 0;
+        foreach (Rune rune in text.EnumerateRunes())
+        {
+            starts[shadow.Length] = index;
+            shadow.Append(rune.IsBmp ? (char)rune.Value : s_standIns[(int)Rune.GetUnicodeCategory(rune)]);
+            index += rune.Utf16SequenceLength;
+        }
+        starts[shadow.Length] = index;
+        return shadow.ToString();
+    }
+
+    private static char[] MakeStandIns()
+    {
+        var standIns = new char[(int)UnicodeCategory.OtherNotAssigned + 1];
+        for (int unit = 0; unit <= char.MaxValue; unit++)
+            standIns[(int)char.GetUnicodeCategory((char)unit)] = (char)unit;
+        return standIns;
+    }
+
+    /// <summary>
+    /// Throws where .NET reads an expression otherwise than Oniguruma does: anchors (^ there is the start of any line), \w and what is
+    /// built on it, sets inside of sets, possessive quantifiers, and options but for <c>(?i:…)</c>.
+    /// </summary>
+    private static void Check(string pattern)
+    {
+        bool inSet = false, quantified = false;
+        for (int i = 0; i < pattern.Length; i++)
+        {
+            ReadOnlySpan<char> rest = pattern.AsSpan(i);
+            bool afterQuantifier = quantified;
+            quantified = false;
+            if (rest[0] == '\\' && rest.Length > 1)
+            {
+                if (char.IsAsciiLetterOrDigit(rest[1]) && !"pPsSdDnrtfvxu".Contains(rest[1]))
+                    throw Unsupported(rest[..2]);
+                i += rest[1] is 'p' or 'P' && rest.IndexOf('}') is > 0 and int close ? close : 1;
+            }
+            else if (inSet)
+            {
+                if (rest[0] == '[' || rest.StartsWith("&&"))
+                    throw Unsupported(rest[..1]);
+                inSet = rest[0] != ']';
+            }
+            else if (rest[0] == '[')
+            {
+                inSet = true;
+                i += rest.StartsWith("[^]") ? 2 : rest.StartsWith("[^") || rest.StartsWith("[]") ? 1 : 0; // a ] here is a character
+            }
+            else if (rest[0] == '(')
+            {
+                if (rest.StartsWith("(?") && !s_groups.Any(pattern[i..].StartsWith))
+                    throw Unsupported(rest[..Math.Min(3, rest.Length)]);
+                i += rest.StartsWith("(?") ? 1 : 0;
+            }
+            else if (rest[0] is '^' or '$' || rest[0] == '+' && afterQuantifier)
+                throw Unsupported(rest[..1]);
+            else
+            {
+                quantified = rest[0] is '*' or '+' or '?' or '{';
+                i += rest[0] == '{' && rest.IndexOf('}') is > 0 and int close ? close : 0;
+            }
+
+            FormatException Unsupported(ReadOnlySpan<char> what) => new(
+                $"The regular expression {pattern} has '{what}' at position {i}, which means something else in .NET: it is not supported.");
+        }
+    }
+}

@@ -1,0 +1,216 @@
+using System.Text;
+using System.Text.Json;
+
+namespace ML.Rlhf;
+
+/// <summary>
+/// Reads the <c>tokenizer.json</c> of the <c>tokenizers</c> library. What it does to a text is either done here exactly so, or refused
+/// by name: a part that was passed over would silently give other ids.
+/// </summary>
+internal static class TokenizerJsonReader
+{
+    /// <summary>All that the file says; the end of text is still to be chosen.</summary>
+    /// <exception cref="FormatException">The file is damaged, or has a part that is not supported; the message names it.</exception>
+    public static TokenizerContent Read(JsonElement root)
+    {
+        JsonElement model = root.Member("model") ?? throw new FormatException("It has no \"model\".");
+        AddedToken[] added = [.. root.Items("added_tokens").Select(ReadAddedToken)];
+        var content = new TokenizerContent
+        {
+            Vocabulary = Vocabulary(Tokens(model), added),
+            SpecialTokens = added.Where(token => token.Special).ToDictionary(token => token.Text, token => token.Id),
+            AddedTokens = added.Where(token => !token.IsPlain).ToArray() is { Length: > 0 } listed ? listed : null,
+            BeginningOfText = BeginningOfText(root.Member("post_processor")),
+        };
+        return TypeOf(model, "model") switch
+        {
+            "BPE" when IsByteLevel(root) => ReadByteLevelBpe(root, model, content),
+            var other => throw Unsupported("model", other, "byte-level BPE"),
+        };
+    }
+
+    private static AddedToken ReadAddedToken(JsonElement token) => new(
+        token.Text("content") ?? throw new FormatException("An added token has no \"content\"."),
+        token.Member("id")?.AsId("id") ?? throw new FormatException("An added token has no \"id\"."),
+        token.Flag("special") ?? false,
+        token.Flag("single_word") ?? false,
+        token.Flag("lstrip") ?? false,
+        token.Flag("rstrip") ?? false,
+        token.Flag("normalized") ?? false);
+
+    private static IEnumerable<(string Text, int Id)> Tokens(JsonElement model) =>
+        model.Member("vocab") is { ValueKind: JsonValueKind.Object } vocabulary
+            ? vocabulary.EnumerateObject().Select(token => (token.Name, token.Value.AsId(token.Name)))
+            : throw new FormatException("Its model has no \"vocab\".");
+
+    /// <summary>
+    /// The text of each id, null for an id without a token. The models of some tokenizers have a few such ids; a tokenizer that has more
+    /// of them than tokens is damaged, and would only ask for memory.
+    /// </summary>
+    /// <exception cref="FormatException">Two tokens have one id, or one token has two; or an id is far beyond the number of tokens.</exception>
+    public static string?[] Vocabulary(IEnumerable<(string Text, int Id)> tokens, IEnumerable<AddedToken> added)
+    {
+        var ids = new Dictionary<string, int>();
+        foreach (var (text, id) in tokens.Concat(added.Select(token => (token.Text, token.Id))))
+        {
+            if (!ids.TryAdd(text, id) && ids[text] != id)
+                throw new FormatException($"Token '{text}' has two ids, {ids[text]} and {id}.");
+        }
+        int largest = ids.Values.DefaultIfEmpty(-1).Max();
+        if (largest >= 2L * ids.Count + 1024)
+            throw new FormatException($"There are {ids.Count} tokens, and one has id {largest}: the ids have too many holes.");
+        var vocabulary = new string?[largest + 1];
+        foreach (var (text, id) in ids)
+        {
+            if (vocabulary[id] is { } other)
+                throw new FormatException($"Tokens '{other}' and '{text}' have the same id {id}.");
+            vocabulary[id] = text;
+        }
+        return vocabulary;
+    }
+
+    /// <summary>The special token that the post-processor puts before every text; what it puts behind is up to trainers.</summary>
+    private static string? BeginningOfText(JsonElement? postProcessor)
+    {
+        foreach (JsonElement step in Steps(postProcessor, "processors"))
+        {
+            string type = TypeOf(step, "post_processor");
+            if (type == "TemplateProcessing")
+                return step.Items("single").FirstOrDefault().Member("SpecialToken")?.Text("id");
+            if (type is "BertProcessing" or "RobertaProcessing")
+                return step.Items("cls").FirstOrDefault().AsText("cls");
+            if (type != "ByteLevel") // which changes offsets only
+                throw Unsupported("post_processor", type, "TemplateProcessing, BertProcessing, RobertaProcessing, ByteLevel");
+        }
+        return null;
+    }
+
+    // ---- Byte-level BPE: GPT-2, Llama 3, Qwen ----
+
+    /// <summary>Whether bytes are written in GPT-2's alphabet: the pre-tokenizer that does so decides.</summary>
+    private static bool IsByteLevel(JsonElement root) =>
+        Steps(root.Member("pre_tokenizer"), "pretokenizers").Any(step => TypeOf(step, "pre_tokenizer") == "ByteLevel");
+
+    private static TokenizerContent ReadByteLevelBpe(JsonElement root, JsonElement model, TokenizerContent content)
+    {
+        CheckBpeOptions(model);
+        if (model.Flag("byte_fallback") == true)
+            throw Unsupported("model", "byte_fallback with byte-level tokens", "one of both");
+        foreach (JsonElement step in Steps(root.Member("decoder"), "decoders"))
+        {
+            if (TypeOf(step, "decoder") is var decoder and not "ByteLevel")
+                throw Unsupported("decoder", decoder, "ByteLevel");
+        }
+        ByteLevelRules rules = ReadPreTokenizer(root.Member("pre_tokenizer")) with
+        {
+            Normalization = [.. Steps(root.Member("normalizer"), "normalizers").Select(UnicodeForm)],
+            WholePieces = model.Flag("ignore_merges") ?? false,
+        };
+        return content with
+        {
+            Kind = TokenizerKind.ByteLevelBpe,
+            Merges = [.. model.Items("merges").Select(ReadMerge)],
+            ByteLevel = rules.IsDefault ? null : rules,
+        };
+    }
+
+    private static void CheckBpeOptions(JsonElement model)
+    {
+        if (model.Member("dropout") is { } dropout && !(dropout.ValueKind == JsonValueKind.Number && dropout.GetDouble() == 0))
+            throw Unsupported("model", "dropout", "none");
+        foreach (string name in new[] { "continuing_subword_prefix", "end_of_word_suffix" })
+        {
+            if (model.Text(name) is { Length: > 0 } value)
+                throw Unsupported("model", $"{name} '{value}'", "none");
+        }
+    }
+
+    /// <summary>A pair of tokens; older files have them in one text, with a space between.</summary>
+    private static string ReadMerge(JsonElement merge)
+    {
+        if (merge.ValueKind == JsonValueKind.String)
+            return merge.AsText("merges");
+        if (merge.ValueKind != JsonValueKind.Array || merge.GetArrayLength() != 2)
+            throw new FormatException($"\"merges\" has {merge.GetRawText()}, which is no pair of tokens.");
+        string left = merge[0].AsText("merges"), right = merge[1].AsText("merges");
+        return left.Contains(' ') || right.Contains(' ')
+            ? throw new FormatException($"\"merges\" joins '{left}' and '{right}': a token with a space cannot be merged.")
+            : $"{left} {right}";
+    }
+
+    private static NormalizationForm UnicodeForm(JsonElement normalizer) => TypeOf(normalizer, "normalizer") switch
+    {
+        "NFC" => NormalizationForm.FormC,
+        "NFD" => NormalizationForm.FormD,
+        "NFKC" => NormalizationForm.FormKC,
+        "NFKD" => NormalizationForm.FormKD,
+        var other => throw Unsupported("normalizer", other, "NFC, NFD, NFKC, NFKD"),
+    };
+
+    private static ByteLevelRules ReadPreTokenizer(JsonElement? preTokenizer)
+    {
+        var splits = new List<SplitRule>();
+        bool prefixSpace = false, bytes = false;
+        foreach (JsonElement step in Steps(preTokenizer, "pretokenizers"))
+        {
+            string type = TypeOf(step, "pre_tokenizer");
+            if (bytes)
+                throw Unsupported("pre_tokenizer", $"{type} after ByteLevel", "ByteLevel as the last one");
+            switch (type)
+            {
+                case "Split":
+                    splits.Add(ReadSplit(step));
+                    break;
+                case "Digits":
+                    splits.Add(new SplitRule(step.Flag("individual_digits") == true ? @"\p{N}" : @"\p{N}+"));
+                    break;
+                case "ByteLevel":
+                    bytes = true;
+                    prefixSpace = step.Flag("add_prefix_space") ?? true;
+                    if (prefixSpace && splits.Count > 0)
+                        throw Unsupported("pre_tokenizer", "add_prefix_space for every piece", "add_prefix_space for the text");
+                    if (step.Flag("use_regex") ?? true)
+                        splits.Add(SplitRule.Gpt2);
+                    break;
+                default:
+                    throw Unsupported("pre_tokenizer", type, "Split, Digits, ByteLevel");
+            }
+        }
+        return new ByteLevelRules { PrefixSpace = prefixSpace, Splits = [.. splits] };
+    }
+
+    private static SplitRule ReadSplit(JsonElement step)
+    {
+        JsonElement? pattern = step.Member("pattern");
+        string expression = pattern?.Text("Regex")
+            ?? (pattern?.Text("String") is { Length: > 0 } text ? EscapeForRegex(text) : throw new FormatException("A Split has no \"pattern\"."));
+        bool inverted = step.Flag("invert") ?? false;
+        return (step.Text("behavior"), inverted) switch
+        {
+            ("Isolated", _) => new SplitRule(expression),
+            ("Removed", true) => new SplitRule(expression, KeepRest: false),
+            var (behavior, _) => throw Unsupported("pre_tokenizer",
+                $"Split with behavior {behavior}{(inverted ? ", inverted" : "")}", "behavior Isolated, or Removed and inverted"),
+        };
+    }
+
+    private static string EscapeForRegex(string text) => string.Concat(text.Select(unit => $"\\u{(int)unit:x4}"));
+
+    // ---- Parts of all kinds ----
+
+    /// <summary>A part, or the parts of which a Sequence consists, however nested; none where the part is missing.</summary>
+    private static IEnumerable<JsonElement> Steps(JsonElement? part, string members)
+    {
+        if (part is not { } step)
+            return [];
+        return step.Text("type") == "Sequence" ? step.Items(members).SelectMany(inner => Steps(inner, members)) : [step];
+    }
+
+    private static string TypeOf(JsonElement part, string name) =>
+        part.Text("type") ?? (name == "model" && part.Member("merges") is not null
+            ? "BPE" // files of the first years do not say it
+            : throw new FormatException($"A part of \"{name}\" has no \"type\"."));
+
+    private static FormatException Unsupported(string part, string found, string supported) => new(
+        $"Its {part} is {found}, which is not supported. Supported: {supported}.");
+}

@@ -1,0 +1,83 @@
+using System.Text.Json;
+using Microsoft.ML;
+
+namespace ML.Rlhf.Tests.Tokenizers;
+
+/// <summary>Tokenizers in the shapes of well-known models, against the numbers of the library that those models were made with.</summary>
+public class ReferenceTokenizerTests
+{
+    public static TheoryData<string> Shapes => ["llama3", "qwen2", "digits", "prefix-space"];
+
+    [Theory]
+    [MemberData(nameof(Shapes))]
+    public void Ids_are_those_of_the_reference_library(string shape)
+    {
+        TextTokenizer tokenizer = Read(shape);
+        foreach (var golden in Cases(shape))
+        {
+            string text = golden.GetProperty("text").GetString()!;
+            Check(text, golden.GetProperty("ids").Ids(), tokenizer.Encode(text, recognizeSpecialTokens: true));
+            Check(text, golden.GetProperty("text_only_ids").Ids(), tokenizer.Encode(text));
+        }
+    }
+
+    [Theory]
+    [MemberData(nameof(Shapes))]
+    public void Texts_are_those_of_the_reference_library(string shape)
+    {
+        TextTokenizer tokenizer = Read(shape);
+        foreach (var golden in Cases(shape).Concat(Cases(shape, "decode_only")))
+        {
+            int[] ids = golden.GetProperty("ids").Ids();
+            Check(string.Join(' ', ids), golden.GetProperty("decoded").GetString(), tokenizer.Decode(ids, includeSpecialTokens: true));
+            Check(string.Join(' ', ids), golden.GetProperty("decoded_skip_special").GetString(), tokenizer.Decode(ids));
+
+            var streaming = tokenizer.CreateStreamingDecoder();
+            Assert.Equal(tokenizer.Decode(ids), string.Concat(ids.Select(streaming.Push)) + streaming.Finish());
+        }
+    }
+
+    [Theory]
+    [MemberData(nameof(Shapes))]
+    public void Offsets_are_those_of_the_reference_library(string shape)
+    {
+        TextTokenizer tokenizer = Read(shape);
+        foreach (var golden in Cases(shape))
+        {
+            string text = golden.GetProperty("text").GetString()!;
+            var offsets = tokenizer.EncodeToTokens(text, recognizeSpecialTokens: true)
+                .Select(token => TokenizerFixtures.InCharacters(text, token.Offset)).SelectMany(offset => new[] { offset.Start, offset.End });
+            Check(text, golden.GetProperty("offsets").Ids(), offsets);
+        }
+    }
+
+    [Theory]
+    [MemberData(nameof(Shapes))]
+    public void The_token_before_every_text_is_known(string shape)
+    {
+        int? expected = Cases(shape).Select(golden => golden.GetProperty("with_template").Ids()).First(ids => ids.Length > 0)[0];
+        bool hasOne = !Cases(shape).All(golden => golden.GetProperty("with_template").Ids().SequenceEqual(golden.GetProperty("ids").Ids()));
+        Assert.Equal(hasOne ? expected : null, Read(shape).BeginningOfText);
+    }
+
+    private static void Check<T>(string what, T expected, T actual)
+    {
+        if (expected is System.Collections.IEnumerable and not string
+            ? !((IEnumerable<int>)expected).SequenceEqual((IEnumerable<int>)actual!) : !Equals(expected, actual))
+            Assert.Fail($"{JsonSerializer.Serialize(what)}: expected {JsonSerializer.Serialize(expected)}, got {JsonSerializer.Serialize(actual)}");
+    }
+
+    private static TextTokenizer Read(string shape) =>
+        new MLContext().Rlhf().Tokenizers.FromPretrained(TokenizerFixtures.PathOf(Path.Combine("pretrained", shape)), EndOfText(shape));
+
+    private static string EndOfText(string shape) => shape switch
+    {
+        "llama3" => "<|eot_id|>",
+        "qwen2" or "digits" => "<|endoftext|>",
+        "bert" or "bert-cased" => "[SEP]",
+        _ => "</s>",
+    };
+
+    private static IEnumerable<JsonElement> Cases(string shape, string list = "cases") =>
+        TokenizerFixtures.Json($"pretrained/{shape}/expected.json").GetProperty(list).EnumerateArray();
+}
