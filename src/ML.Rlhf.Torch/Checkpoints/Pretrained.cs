@@ -3,7 +3,9 @@ using System.Text.Encodings.Web;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using ML.Rlhf.Torch.Modules;
+using ML.Rlhf.Torch.Native;
 using TorchSharp;
+using TorchSharp.Modules;
 using static TorchSharp.torch;
 
 namespace ML.Rlhf.Torch.Checkpoints;
@@ -55,11 +57,11 @@ public static class Pretrained
     /// <summary>Writes a language model.</summary>
     /// <param name="model">The model.</param>
     /// <param name="folder">Made if it does not exist; a model that is there is replaced.</param>
-    /// <param name="type">Type of the numbers: float32, float16 or bfloat16. The last two take half the space and round.</param>
+    /// <param name="type">Type of the numbers in the file; those of 16 bits take half the space, and are rounded.</param>
     /// <param name="endToken">The id of the token that ends a text, for the configuration; null for none.</param>
     /// <exception cref="NotSupportedException">Transformers has no such model.</exception>
     /// <exception cref="IOException">The files cannot be written.</exception>
-    public static void Save(CausalLanguageModel model, string folder, ScalarType type = ScalarType.Float32, int? endToken = null)
+    public static void Save(CausalLanguageModel model, string folder, WeightType type = WeightType.Float32, int? endToken = null)
     {
         ArgumentNullException.ThrowIfNull(model);
         Save(folder, PretrainedConfig.Write(model.Architecture, scalar: false, endToken), model.CheckpointTensors, type);
@@ -70,27 +72,69 @@ public static class Pretrained
     /// <see cref="ScalarGpt.Gain"/> is multiplied into the head. Transformers' head has no bias: the model's is written as
     /// <c>score.bias</c>, which is read here and left out there, so that scores differ by a constant, and preferences by nothing.
     /// </remarks>
-    /// <inheritdoc cref="Save(CausalLanguageModel, string, ScalarType, int?)"/>
-    public static void Save(ScalarGpt model, string folder, ScalarType type = ScalarType.Float32, int? endToken = null)
+    /// <inheritdoc cref="Save(CausalLanguageModel, string, WeightType, int?)"/>
+    public static void Save(ScalarGpt model, string folder, WeightType type = WeightType.Float32, int? endToken = null)
     {
         ArgumentNullException.ThrowIfNull(model);
         Save(folder, PretrainedConfig.Write(model.Trunk.Architecture, scalar: true, endToken), model.NormalizedTensors, type);
     }
 
-    private static void Save(string folder, JsonObject config, Func<IEnumerable<(string, Tensor)>> tensors, ScalarType type)
+    /// <summary>The parameters of a model by the names that they have in Hugging Face's files, to compare gradients with.</summary>
+    /// <remarks>GPT-2's projections are kept there as (in, out), and are (out, in) here.</remarks>
+    public static IEnumerable<(string Name, Parameter Parameter)> Parameters(CausalLanguageModel model)
+    {
+        ArgumentNullException.ThrowIfNull(model);
+        return Named(model.CheckpointTensors(), model);
+    }
+
+    /// <inheritdoc cref="Parameters(CausalLanguageModel)"/>
+    public static IEnumerable<(string Name, Parameter Parameter)> Parameters(ScalarGpt model)
+    {
+        ArgumentNullException.ThrowIfNull(model);
+        return Named(model.CheckpointTensors(), model);
+    }
+
+    private static (string, Parameter)[] Named(IEnumerable<(string Name, Tensor Target)> tensors, nn.Module model)
+    {
+        using var scope = NewDisposeScope();
+        return [.. tensors.Zip(model.named_parameters(), (there, here) => (there.Name, here.parameter))];
+    }
+
+    /// <summary>Reads all tensors of one safetensors file, as 32-bit floats on the CPU.</summary>
+    /// <param name="path">The file.</param>
+    /// <returns>The tensors by name; they belong to the caller's dispose scope.</returns>
+    /// <exception cref="FormatException">The file is damaged, or has numbers of a type that is not read (integers, masks).</exception>
+    /// <exception cref="IOException">There is no such file.</exception>
+    public static IReadOnlyDictionary<string, Tensor> Tensors(string path)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(path);
+        LibTorch.EnsureLoaded();
+        using var file = new SafetensorsFile(path);
+        var tensors = new Dictionary<string, Tensor>();
+        foreach (var info in file.Tensors)
+        {
+            var tensor = empty(info.Shape);
+            file.Read(info, tensor);
+            tensors.Add(info.Name, tensor);
+        }
+        return tensors;
+    }
+
+    private static void Save(string folder, JsonObject config, Func<IEnumerable<(string, Tensor)>> tensors, WeightType type)
     {
         ArgumentException.ThrowIfNullOrEmpty(folder);
-        if (type != ScalarType.Float32)
-            config["dtype"] = config["torch_dtype"] = type == ScalarType.Float16 ? "float16" : "bfloat16";
+        LibTorch.EnsureLoaded();
+        config["dtype"] = config["torch_dtype"] = type.ToString().ToLowerInvariant(); // the second is its name before transformers 5
         using var scope = NewDisposeScope();
         using var noGrad = no_grad();
-        PretrainedWeights.Write(folder, tensors(), DefaultShardBytes, type);
+        PretrainedWeights.Write(folder, tensors(), DefaultShardBytes, type.ScalarType());
         File.WriteAllText(Path.Combine(folder, PretrainedConfig.FileName), config.ToJsonString(s_indented) + "\n", new UTF8Encoding(false));
     }
 
     private static T Fill<T>(string folder, Func<T> create, Func<T, IEnumerable<(string Name, Tensor Target)>> tensorsOf)
         where T : nn.Module
     {
+        LibTorch.EnsureLoaded();
         using var weights = PretrainedWeights.Open(folder); // a damaged file is refused before memory is asked for
         var model = create();
         try

@@ -209,8 +209,6 @@ internal sealed record PretrainedConfig(LanguageModelArchitecture Architecture, 
             ["model_type"] = type,
             ["vocab_size"] = architecture.VocabularySize,
             ["tie_word_embeddings"] = architecture.TiedHead,
-            ["dtype"] = "float32",
-            ["torch_dtype"] = "float32", // its name before transformers 5
             ["bos_token_id"] = endToken,
             ["eos_token_id"] = endToken,
         };

@@ -3,6 +3,7 @@ using System.Threading.Channels;
 using ML.Rlhf;
 using ML.Rlhf.Bridge;
 using ML.Rlhf.Torch;
+using ML.Rlhf.Torch.Checkpoints;
 using ML.Rlhf.Torch.Generation;
 using ML.Rlhf.Torch.Modules;
 using ML.Rlhf.Torch.Training;
@@ -229,6 +230,21 @@ public sealed class TextGenerationTransformer : ITransformer, IDisposable, IMode
         if (answer > 0)
             answerSeed = new RandomStream(answerSeed, (ulong)answer).NextUInt64();
         return new RandomStream(answerSeed, key);
+    }
+
+    /// <summary>
+    /// Writes the model into a folder in Hugging Face's layout: <c>config.json</c>, <c>model.safetensors</c> (shards of 5 GB where it is
+    /// larger), <c>generation_config.json</c> and the tokenizer. Transformers loads it, with the same logits; so does
+    /// <see cref="ModelCatalog.FromPretrained"/>.
+    /// </summary>
+    /// <param name="folder">Made if it does not exist; a model that is there is replaced.</param>
+    /// <param name="weights">Type of the numbers in the file.</param>
+    /// <exception cref="NotSupportedException">Transformers has no model of this shape, or no tokenizer of this kind.</exception>
+    /// <exception cref="IOException">The files cannot be written.</exception>
+    public void SavePretrained(string folder, WeightType weights = WeightType.Float32)
+    {
+        Pretrained.Save(Network, folder, weights, Tokenizer.EndOfText);
+        PretrainedSampling.Write(Sampling, Tokenizer, folder);
     }
 
     /// <summary>True: a row of the output needs one row of the input.</summary>

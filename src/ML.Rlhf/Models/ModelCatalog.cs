@@ -7,7 +7,7 @@ using Microsoft.ML.Runtime;
 namespace ML.Rlhf;
 
 /// <summary>Models from files: <c>ml.Rlhf().Models</c>.</summary>
-public sealed class ModelCatalog
+public sealed partial class ModelCatalog
 {
     private readonly MLContext _context;
 

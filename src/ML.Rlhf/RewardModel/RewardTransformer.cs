@@ -1,6 +1,7 @@
 using System.Text.Json;
 using ML.Rlhf;
 using ML.Rlhf.Bridge;
+using ML.Rlhf.Torch.Checkpoints;
 using ML.Rlhf.Torch.Modules;
 using ML.Rlhf.Torch.Training;
 using Microsoft.ML;
@@ -114,6 +115,19 @@ public sealed class RewardTransformer : ITransformer, IDisposable, IModelCompone
                 $"The prompt '{Texts.Shorten(prompt)}' with its answer has {tokens.Length} tokens, but the reward model's context is " +
                 $"{Architecture.ContextLength}. Shorten them, or train the reward model from a model with a longer " +
                 "context.", nameof(completion)));
+    }
+
+    /// <summary>
+    /// Writes the model into a folder in Hugging Face's layout, as a sequence classifier with one label. The gain is multiplied into its
+    /// head. Transformers' heads have no bias: there, scores differ by a constant, and preferences by nothing.
+    /// </summary>
+    /// <param name="folder">Made if it does not exist; a model that is there is replaced.</param>
+    /// <param name="weights">Type of the numbers in the file.</param>
+    /// <exception cref="NotSupportedException">Transformers has no model of this shape, or no tokenizer of this kind.</exception>
+    /// <exception cref="IOException">The files cannot be written.</exception>
+    public void SavePretrained(string folder, WeightType weights = WeightType.Float32)
+    {
+        Pretrained.Save(Scalar, folder, weights, Tokenizer.EndOfText);
     }
 
     /// <summary>True: a row of the output needs one row of the input.</summary>

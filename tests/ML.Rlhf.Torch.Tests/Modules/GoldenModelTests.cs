@@ -73,7 +73,7 @@ public class GoldenModelTests
         Close.Assert(
             golden["grad_norm_total"].Number,
             Math.Sqrt(model.parameters().Sum(p => Math.Pow(p.grad!.norm().ToDouble(), 2))), relative: 1e-5);
-        var norms = GoldenModel.Parameters(model).ToDictionary(p => p.Name, p => p.Parameter.grad!.norm().ToDouble());
+        var norms = Pretrained.Parameters(model).ToDictionary(p => p.Name, p => p.Parameter.grad!.norm().ToDouble());
         Assert.Equal(golden["grad_norms_all"].Members.Select(m => m.Name).Order(), norms.Keys.Order());
         Assert.All(norms, n => Close.Assert(golden["grad_norms_all"][n.Key].Number, n.Value, relative: 1e-4, absolute: 1e-7, what: n.Key));
     }

@@ -30,7 +30,7 @@ public sealed class ModelVariantTests : IDisposable
 
         Close.Assert(Golden.Tensors($"{folder}/expected.safetensors")["logits"], logits, relative: 1e-5, absolute: 1e-5, "logit");
         Close.Assert(golden["mean_square"].Number, meanSquare.ToDouble(), relative: 1e-5);
-        var norms = GoldenModel.Parameters(model).ToDictionary(p => p.Name, p => p.Parameter.grad!.norm().ToDouble());
+        var norms = Pretrained.Parameters(model).ToDictionary(p => p.Name, p => p.Parameter.grad!.norm().ToDouble());
         Assert.Equal(golden["grad_norms_all"].Members.Select(m => m.Name).Order(), norms.Keys.Order());
         Assert.All(norms, n => Close.Assert(golden["grad_norms_all"][n.Key].Number, n.Value, relative: 1e-4, absolute: 1e-6, what: n.Key));
         Assert.Equal(model.Architecture.ParameterCount, model.parameters().Sum(p => p.numel()));

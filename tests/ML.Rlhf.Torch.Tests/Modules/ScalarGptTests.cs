@@ -1,3 +1,4 @@
+using ML.Rlhf.Torch.Checkpoints;
 using ML.Rlhf.Torch.Modules;
 using ML.Rlhf.Torch.Training;
 using static TorchSharp.torch;
@@ -20,7 +21,7 @@ public class ScalarGptTests
 
         Close.Assert(golden["scores"].Tensor(), scores, relative: 1e-5, absolute: 1e-5);
         Close.Assert(golden["mean_square"].Number, meanSquare.ToDouble(), relative: 1e-5);
-        Assert.All(GoldenModel.Parameters(model).Where(p => p.Name != "score.bias"), p => Close.Assert(
+        Assert.All(Pretrained.Parameters(model).Where(p => p.Name != "score.bias"), p => Close.Assert(
             golden["grad_norms_all"][p.Name].Number, p.Parameter.grad!.norm().ToDouble(), relative: 1e-4, what: p.Name));
     }
 
