@@ -38,7 +38,8 @@ internal static class Close
         using var scope = NewDisposeScope();
         if (expected.dtype != actual.dtype || !expected.shape.SequenceEqual(actual.shape)
             || !expected.detach().cpu().contiguous().bytes.SequenceEqual(actual.detach().cpu().contiguous().bytes))
-            throw new CloseException($"{what}: bits, type or shape differ ({expected.dtype} {Shape(expected)}, {actual.dtype} {Shape(actual)}).");
+            throw new CloseException(
+                $"{what}: bits, type or shape differ ({expected.dtype} {Shape(expected)}, {actual.dtype} {Shape(actual)}).");
     }
 
     public static void Assert(double expected, double actual, double relative = 0, double absolute = 0, string what = "number")

@@ -12,8 +12,8 @@ internal sealed partial class Mutator(int seed)
 
     private static readonly string[] s_jsonValues =
     [
-        .. s_borders.Select(n => n.ToString()), "0.5", "1e3", "1e999", "-0", "18446744073709551616", "null", "true", "{}", "[]", "[0]", "[[]]",
-        "\"\"", "\"\\u0000\"", "\"\\ud800\"", "\"../x\"", "\"/etc/passwd\"", "\"C:\\\\x\"", "\"F16\"", "\"I64\"", "\"F4\"",
+        .. s_borders.Select(n => n.ToString()), "0.5", "1e3", "1e999", "-0", "18446744073709551616", "null", "true", "{}", "[]", "[0]",
+        "[[]]", "\"\"", "\"\\u0000\"", "\"\\ud800\"", "\"../x\"", "\"/etc/passwd\"", "\"C:\\\\x\"", "\"F16\"", "\"I64\"", "\"F4\"",
         new string('[', 200), $"\"{new string('x', 5000)}\"",
     ];
 

@@ -27,8 +27,9 @@ internal static class RawSafetensors
         {
             int start = data.Count;
             data.AddRange(tensor.cpu().contiguous().bytes);
+            string shape = string.Join(",", tensor.shape);
             entries.Add($$"""
-                "{{name}}":{"dtype":"{{Type(tensor)}}","shape":[{{string.Join(",", tensor.shape)}}],"data_offsets":[{{start}},{{data.Count}}]}
+                "{{name}}":{"dtype":"{{Type(tensor)}}","shape":[{{shape}}],"data_offsets":[{{start}},{{data.Count}}]}
                 """);
         }
         return File("{" + string.Join(",", entries) + "}", [.. data]);

@@ -16,7 +16,7 @@ internal sealed partial class PretrainedWeights
     /// <param name="folder">Made if it does not exist.</param>
     /// <param name="tensors">Names as transformers has them, each once. A source may be a view, of any type and on any device.</param>
     /// <param name="maxShardBytes">The most that the tensors of one file take, unless one tensor alone takes more.</param>
-    /// <param name="type">Type of all numbers in the file: float32, float16 or bfloat16. Numbers beyond 65,504 are infinite in float16.</param>
+    /// <param name="type">Type of all numbers in the file: float32, float16 (where numbers beyond 65,504 are infinite) or bfloat16.</param>
     /// <exception cref="ArgumentException">A name stands twice, the size is not positive, or the type is another one.</exception>
     /// <exception cref="IOException">The files cannot be written.</exception>
     public static void Write(
@@ -93,7 +93,8 @@ internal sealed partial class PretrainedWeights
     }
 
     /// <summary>As transformers writes it: sorted by name, with the sizes of all shards together.</summary>
-    private static void WriteIndex(Stream stream, IEnumerable<(string File, List<(string Name, Tensor Source)> Tensors)> shards, string type)
+    private static void WriteIndex(
+        Stream stream, IEnumerable<(string File, List<(string Name, Tensor Source)> Tensors)> shards, string type)
     {
         var all = shards.SelectMany(shard => shard.Tensors.Select(t => (t.Name, shard.File, t.Source)))
             .OrderBy(t => t.Name, StringComparer.Ordinal).ToArray();

@@ -5,8 +5,8 @@ using static TorchSharp.torch;
 namespace ML.Rlhf.Torch.Checkpoints;
 
 /// <summary>
-/// One safetensors file, open for reading. Tensors are read through a small window that is mapped, copied and unmapped again, so the process
-/// never holds a second copy of them.
+/// One safetensors file, open for reading. Tensors are read through a small window that is mapped, copied and unmapped again, so the
+/// process never holds a second copy of them.
 /// </summary>
 internal sealed class SafetensorsFile : IDisposable
 {

@@ -173,7 +173,8 @@ internal static class SafetensorsHeader
             ? dtype.GetString()!
             : throw new FormatException($"tensor {Quoted(name)} has no dtype");
         if (!s_bits.ContainsKey(type))
-            throw new FormatException($"tensor {Quoted(name)} has type {Quoted(type)}, which is none of {string.Join(", ", s_bits.Keys.Order())}");
+            throw new FormatException(
+                $"tensor {Quoted(name)} has type {Quoted(type)}, which is none of {string.Join(", ", s_bits.Keys.Order())}");
         long[] shape = Numbers(tensor, "shape"), offsets = Numbers(tensor, "data_offsets");
         if (offsets.Length != 2 || offsets[0] > offsets[1])
             throw new FormatException($"tensor {Quoted(name)} has data_offsets {Text(offsets)}, which are no begin and end");
@@ -198,7 +199,8 @@ internal static class SafetensorsHeader
             throw new FormatException($"tensor {Quoted(tensor.Name)} has no {member}");
         if (array.GetArrayLength() > MaximumDimensions)
             throw new FormatException(
-                $"tensor {Quoted(tensor.Name)} has {array.GetArrayLength()} numbers in {member}, and at most {MaximumDimensions} make sense");
+                $"tensor {Quoted(tensor.Name)} has {array.GetArrayLength()} numbers in {member}, and at most {MaximumDimensions} " +
+                "make sense");
         return [.. array.EnumerateArray().Select(n =>
             n.ValueKind == JsonValueKind.Number && n.TryGetInt64(out long number) && number >= 0
                 ? number
@@ -213,11 +215,13 @@ internal static class SafetensorsHeader
         foreach (var tensor in tensors)
         {
             if (tensor.Start != position)
-                throw Damaged(what, $"tensor {Quoted(tensor.Name)} starts at byte {tensor.Start}, but the one before it ended at {position}");
+                throw Damaged(
+                    what, $"tensor {Quoted(tensor.Name)} starts at byte {tensor.Start}, but the one before it ended at {position}");
             position = tensor.End;
         }
         if (position > available)
-            throw Damaged(what, $"it ends in the middle of tensor {Quoted(tensors.First(t => t.End > available).Name)}: its tensors need " +
+            throw Damaged(
+                what, $"it ends in the middle of tensor {Quoted(tensors.First(t => t.End > available).Name)}: its tensors need " +
                 $"{position} bytes, and it has {available}");
         if (position < available)
             throw Damaged(what, $"it has {available - position} bytes after its last tensor");

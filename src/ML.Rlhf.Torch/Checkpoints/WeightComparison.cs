@@ -23,7 +23,7 @@ internal sealed class WeightComparison
     {
         if (!types.Contains(file.Type))
             _different.Add(
-                $"tensor {SafetensorsHeader.Quoted(file.Name)} has type {file.Type}, and only {string.Join(", ", types!)} is read");
+                $"tensor {SafetensorsHeader.Quoted(file.Name)} has type {file.Type}, and only {string.Join(" or ", types!)} is read");
         else if (!file.Shape.SequenceEqual(shape))
             _different.Add($"{SafetensorsHeader.Quoted(file.Name)} is {file.ShapeText}, but the model has {SafetensorsHeader.Text(shape)}");
     }

@@ -50,7 +50,8 @@ public sealed class PretrainedMemoryTests : IDisposable
         foreach (int block in Enumerable.Range(0, 12))
             foreach (var (name, shape) in new (string, long[])[]
             {
-                ("ln_1.weight", [width]), ("ln_1.bias", [width]), ("attn.c_attn.weight", [width, 3 * width]), ("attn.c_attn.bias", [3 * width]),
+                ("ln_1.weight", [width]), ("ln_1.bias", [width]),
+                ("attn.c_attn.weight", [width, 3 * width]), ("attn.c_attn.bias", [3 * width]),
                 ("attn.c_proj.weight", [width, width]), ("attn.c_proj.bias", [width]), ("ln_2.weight", [width]), ("ln_2.bias", [width]),
                 ("mlp.c_fc.weight", [width, 4 * width]), ("mlp.c_fc.bias", [4 * width]), ("mlp.c_proj.weight", [4 * width, width]),
                 ("mlp.c_proj.bias", [width]),
@@ -68,8 +69,9 @@ public sealed class PretrainedMemoryTests : IDisposable
         {
             long start = numbers * bytesOfANumber;
             numbers += shape.Aggregate(1L, (a, b) => a * b);
+            long end = numbers * bytesOfANumber;
             entries.Add($$"""
-                "{{name}}":{"dtype":"{{type}}","shape":[{{string.Join(",", shape)}}],"data_offsets":[{{start}},{{numbers * bytesOfANumber}}]}
+                "{{name}}":{"dtype":"{{type}}","shape":[{{string.Join(",", shape)}}],"data_offsets":[{{start}},{{end}}]}
                 """);
         }
         byte[] header = Encoding.UTF8.GetBytes("{" + string.Join(",", entries) + "}");

@@ -128,7 +128,7 @@ public sealed class PretrainedWeightsTests : IDisposable
         Close.Assert(tensor(new float[] { 1, 2 }), w);
         Assert.Equal("BOOL", weights.Tensors["mask"].Type);
         var error = Assert.Throws<FormatException>(() => weights.Read("mask", zeros(2, 2)));
-        Assert.Contains("tensor 'mask' has type BOOL, and only F32, F16, BF16 is read", error.Message);
+        Assert.Contains("tensor 'mask' has type BOOL, and only F32 or F16 or BF16 is read", error.Message);
     }
 
     [Theory]
@@ -170,7 +170,7 @@ public sealed class PretrainedWeightsTests : IDisposable
 
         Assert.Equal(
             $"The weights in '{_folder}' do not fit the model: 'wide' is [2, 3], but the model has [3, 2]; " +
-            "tensor 'bytes' has type U8, and only F32, F16, BF16 is read; 'absent' is missing; 'unknown' is not part of the model. " +
+            "tensor 'bytes' has type U8, and only F32 or F16 or BF16 is read; 'absent' is missing; 'unknown' is not part of the model. " +
             "Check that config.json belongs to the weights, and download or save both again.",
             error.Message);
         Close.Assert(zeros(2), good);
