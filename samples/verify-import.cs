@@ -3,8 +3,8 @@
 #:package System.CommandLine
 
 // Does a model from a Hugging Face folder compute here what it computes in transformers? The folder has the model (config.json,
-// model.safetensors or its shards) and what transformers says about it: expected.json (input_ids, attention_mask, labels, grad_norms_all,
-// greedy) and expected.safetensors (logits). tests/ML.Rlhf.Torch.Tests/Fixtures/models has ten such folders, and its README says what each
+// model.safetensors or its shards) and what transformers says about it: expected.json (architecture, input_ids, attention_mask, labels,
+// grad_norms_all, greedy) and expected.safetensors (logits). tests/ML.Rlhf.Torch.Tests/Fixtures/models has ten such folders, and its README says what each
 // entry is; entries that are missing are not compared. To make one for a model of your own, run it in transformers in float32 with
 // attn_implementation="eager", and write down what it gives.
 //
@@ -33,9 +33,11 @@ static int Verify(string folder)
     ML.Rlhf.Torch.Native.LibTorch.EnsureLoaded();
     var expected = JsonDocument.Parse(File.ReadAllText(Path.Combine(folder, "expected.json"))).RootElement;
     var tensors = Pretrained.Tensors(Path.Combine(folder, "expected.safetensors"));
-    string kind = JsonDocument.Parse(File.ReadAllText(Path.Combine(folder, "config.json"))).RootElement.GetProperty("architectures")[0].GetString()!;
+    string kind = expected.GetProperty("architecture").GetString()!;
     string name = Path.GetFileName(Path.TrimEndingDirectorySeparator(folder));
-    return kind.EndsWith("ForSequenceClassification") ? VerifyRewardModel(name, folder, expected) : VerifyLanguageModel(name, folder, expected, tensors);
+    return kind.EndsWith("ForSequenceClassification")
+        ? VerifyRewardModel(name, folder, expected)
+        : VerifyLanguageModel(name, folder, expected, tensors);
 }
 
 static int VerifyLanguageModel(string name, string folder, JsonElement expected, IReadOnlyDictionary<string, Tensor> tensors)
@@ -82,10 +84,11 @@ static int VerifyRewardModel(string name, string folder, JsonElement expected)
     var rows = expected.GetProperty("right_padded");
     var last = Matrix(rows.GetProperty("attention_mask")).sum(1, keepdim: true) - 1;
     var scores = model.Scores(Matrix(rows.GetProperty("input_ids"))).gather(1, last).squeeze(-1);
-    double difference = (scores - tensor(rows.GetProperty("scores").EnumerateArray().Select(s => s.GetSingle()).ToArray())).abs().max().ToDouble();
+    var wanted = tensor(rows.GetProperty("scores").EnumerateArray().Select(s => s.GetSingle()).ToArray());
+    double difference = (scores - wanted).abs().max().ToDouble();
     scores.square().mean().backward();
-    double gradients = GradientDifference(
-        Pretrained.Parameters(model).Where(p => rows.GetProperty("grad_norms_all").TryGetProperty(p.Name, out _)), rows.GetProperty("grad_norms_all"));
+    var norms = rows.GetProperty("grad_norms_all");
+    double gradients = GradientDifference(Pretrained.Parameters(model).Where(p => norms.TryGetProperty(p.Name, out _)), norms);
     Console.WriteLine($"{name} scores max_abs_diff={difference:0.0e+0} grad_max_rel_diff={gradients:0e+0}");
     return difference <= 1e-4 && gradients <= 1e-4 ? 0 : 1;
 }

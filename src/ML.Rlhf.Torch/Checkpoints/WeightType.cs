@@ -22,6 +22,7 @@ internal static class WeightTypes
         WeightType.Float32 => float32,
         WeightType.BFloat16 => bfloat16,
         WeightType.Float16 => float16,
-        _ => throw new ArgumentOutOfRangeException(nameof(type), type, $"It must be one of {string.Join(", ", Enum.GetNames<WeightType>())}."),
+        _ => throw new ArgumentOutOfRangeException(
+            nameof(type), type, $"It must be one of {string.Join(", ", Enum.GetNames<WeightType>())}."),
     };
 }

@@ -66,7 +66,8 @@ internal sealed class LanguageModel<TModule> : IDisposable where TModule : nn.Mo
     /// <param name="reader">Where <see cref="Save"/> wrote.</param>
     /// <param name="create">Makes a module of the saved shape; its weights are overwritten.</param>
     /// <exception cref="FormatException">A part of the model is damaged; the message says which.</exception>
-    public static LanguageModel<TModule> Load(IHostEnvironment environment, ModelReader reader, Func<LanguageModelArchitecture, TModule> create)
+    public static LanguageModel<TModule> Load(
+        IHostEnvironment environment, ModelReader reader, Func<LanguageModelArchitecture, TModule> create)
     {
         LibTorch.EnsureLoaded();
         LanguageModelArchitecture? architecture = null;

@@ -23,8 +23,8 @@ public sealed partial class ModelCatalog
     /// The model. It samples as <c>generation_config.json</c> says: greedily where that says <c>do_sample: false</c>, with
     /// <see cref="SamplingOptions"/>' defaults where it says nothing.
     /// </returns>
-    /// <exception cref="FormatException">A file is damaged, or the model is of a kind or has settings or tensors that are not built here; the
-    /// message lists all of them.</exception>
+    /// <exception cref="FormatException">A file is damaged, or the model is of a kind or has settings or tensors that are not built here;
+    /// the message lists all of them.</exception>
     /// <exception cref="IOException">There is no such folder, or a file is missing.</exception>
     /// <exception cref="ArgumentException">The given tokenizer has more tokens than the model.</exception>
     public TextGenerationTransformer FromPretrained(string folder, TextTokenizer? tokenizer = null)
@@ -36,8 +36,8 @@ public sealed partial class ModelCatalog
     }
 
     /// <summary>
-    /// Reads a reward model from a folder in Hugging Face's layout: a sequence classifier with one label (<c>LlamaForSequenceClassification</c>
-    /// and the like), which is what the field's libraries train and publish.
+    /// Reads a reward model from a folder in Hugging Face's layout: a sequence classifier with one label
+    /// (<c>LlamaForSequenceClassification</c> and the like), which is what the field's libraries train and publish.
     /// </summary>
     /// <remarks>
     /// A score is read at the last token of prompt, completion and end of text. Published reward models often expect their chat template

@@ -19,7 +19,8 @@ internal interface IPolicyColumns
 
 /// <summary>Trains a copy of the model in its place.</summary>
 internal delegate void PolicyLoop(
-    CausalLanguageModel policy, CausalLanguageModel reference, EpisodeScorer scorer, EpisodeScorer? goldScorer, TokenSequences prompts, TrainingRun run);
+    CausalLanguageModel policy, CausalLanguageModel reference, EpisodeScorer scorer, EpisodeScorer? goldScorer, TokenSequences prompts,
+    TrainingRun run);
 
 /// <summary>What trainers that learn from their own answers do around their loops.</summary>
 internal static class PolicyFit
