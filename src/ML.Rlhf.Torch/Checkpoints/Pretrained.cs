@@ -124,7 +124,8 @@ public static class Pretrained
     {
         ArgumentException.ThrowIfNullOrEmpty(folder);
         LibTorch.EnsureLoaded();
-        config["dtype"] = config["torch_dtype"] = type.ToString().ToLowerInvariant(); // the second is its name before transformers 5
+        config["dtype"] = type.ToString().ToLowerInvariant();
+        config["torch_dtype"] = type.ToString().ToLowerInvariant(); // its name before transformers 5
         using var scope = NewDisposeScope();
         using var noGrad = no_grad();
         PretrainedWeights.Write(folder, tensors(), DefaultShardBytes, type.ScalarType());

@@ -11,8 +11,8 @@ namespace ML.Rlhf.Torch.Modules;
 /// <param name="Trace">Where to leave what is otherwise forgotten, or null.</param>
 internal readonly record struct AttentionContext(Tensor? Mask, KeyValueCache? Cache, double Dropout, ForwardTrace? Trace);
 
-/// <summary>What a forward pass goes through. Its tensors belong to the caller's dispose scope.</summary>
-internal sealed class ForwardTrace
+/// <summary>What a forward pass goes through, for those who want to look.</summary>
+internal sealed class ForwardTrace : IDisposable
 {
     /// <summary>The embeddings, then what each block gives, and the last after the final norm: (B, T, C) each.</summary>
     public List<Tensor> HiddenStates { get; } = [];
@@ -22,12 +22,18 @@ internal sealed class ForwardTrace
 
     public static void Add(List<Tensor>? states, Tensor state) => states?.Add(state.alias().DetachFromDisposeScope());
 
-    /// <summary>The last state is the normed one: replaces what the last block gave.</summary>
-    public void Replace(Tensor last)
+    /// <summary>The last state is the normed one: it takes the place of what the last block gave.</summary>
+    public void ReplaceLast(Tensor state)
     {
         HiddenStates[^1].Dispose();
         HiddenStates.RemoveAt(HiddenStates.Count - 1);
-        Add(HiddenStates, last);
+        Add(HiddenStates, state);
+    }
+
+    public void Dispose()
+    {
+        foreach (var tensor in HiddenStates.Concat(AttentionWeights))
+            tensor.Dispose();
     }
 }
 

@@ -150,7 +150,7 @@ public sealed class Gpt : CausalLanguageModel
         if (ln_f is null)
             return x;
         x = ln_f.forward(x);
-        trace?.Replace(x);
+        trace?.ReplaceLast(x);
         return x;
     }
 

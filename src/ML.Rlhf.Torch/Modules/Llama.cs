@@ -184,7 +184,7 @@ public sealed class Llama : CausalLanguageModel
             ForwardTrace.Add(trace?.HiddenStates, x);
         }
         x = norm.forward(x);
-        trace?.Replace(x);
+        trace?.ReplaceLast(x);
         return x;
     }
 

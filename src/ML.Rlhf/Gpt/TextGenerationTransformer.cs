@@ -232,6 +232,13 @@ public sealed class TextGenerationTransformer : ITransformer, IDisposable, IMode
         return new RandomStream(answerSeed, key);
     }
 
+    /// <summary>How much each token of a text looks at each other one, in every layer and head: for teaching.</summary>
+    /// <param name="text">Any text that fits the model's context; an empty one is the end token alone.</param>
+    /// <exception cref="ArgumentException">The text does not fit the model's context.</exception>
+    /// <exception cref="NotSupportedException">The model has no attention.</exception>
+    public AttentionWeights GetAttentionWeights(string text) =>
+        AttentionWeights.Of(Network, Tokenizer, EncodePrompt(text, Sampling with { TruncatePrompts = false }));
+
     /// <summary>
     /// Writes the model into a folder in Hugging Face's layout: <c>config.json</c>, <c>model.safetensors</c> (shards of 5 GB where it is
     /// larger), <c>generation_config.json</c> and the tokenizer. Transformers loads it, with the same logits; so does

@@ -21,7 +21,7 @@ public class GoldenModelTests
         var (golden, model) = Load(folder);
         var expected = Golden.Tensors($"{folder}/expected.safetensors");
         var real = golden["attention_mask"].Tensor();
-        var trace = new ForwardTrace();
+        using var trace = new ForwardTrace();
 
         var hidden = model.Hidden(
             golden["input_ids"].Tensor(ScalarType.Int64), golden["position_ids"].Tensor(ScalarType.Int64), LeftPaddingMask(real),
@@ -96,7 +96,7 @@ public class GoldenModelTests
         using var noGrad = no_grad();
         var (golden, model) = Load(folder);
         var ids = tensor(RealRows(golden).First().Tokens.Select(t => (long)t).ToArray()).unsqueeze(0);
-        var trace = new ForwardTrace();
+        using var trace = new ForwardTrace();
 
         var hidden = model.Hidden(ids, positions: null, mask: null, cache: null, trace);
 
