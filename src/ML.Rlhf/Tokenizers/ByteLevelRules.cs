@@ -7,8 +7,8 @@ namespace ML.Rlhf;
 /// <summary>What a byte-level BPE does to a text before it merges bytes. The defaults are GPT-2's.</summary>
 internal sealed record ByteLevelRules
 {
-    /// <summary>Unicode normalization forms that the text is brought to, in order; Qwen has NFC, most have none.</summary>
-    public NormalizationForm[] Normalization { get; init; } = [];
+    /// <summary>The Unicode normalization form that the text is brought to; Qwen has NFC, most have none.</summary>
+    public UnicodeForm Normalization { get; init; }
 
     /// <summary>Text that does not begin with a space gets one.</summary>
     public bool PrefixSpace { get; init; }
@@ -21,14 +21,19 @@ internal sealed record ByteLevelRules
 
     /// <summary>Whether nothing differs from GPT-2's way.</summary>
     [JsonIgnore]
-    public bool IsDefault => Normalization.Length == 0 && !PrefixSpace && !WholePieces && Splits is [var only] && only == SplitRule.Gpt2;
+    public bool IsDefault => Normalization == UnicodeForm.None && !PrefixSpace && !WholePieces && Splits is [var only] && only == SplitRule.Gpt2;
 
     /// <exception cref="FormatException">A rule cannot be read.</exception>
     public PreTokenizer CreatePreTokenizer() =>
         Splits is [var only] && only == SplitRule.Gpt2 ? new Gpt2PreTokenizer() : new SplittingPreTokenizer(Splits);
 
-    public TextNormalizer? CreateNormalizer() => Normalization.Length == 0 && !PrefixSpace ? null : new TextNormalizer(
-        text => Normalization.Aggregate(text, (normalized, form) => normalized.Normalize(form)), PrefixSpace ? " " : "");
+    /// <summary>What brings the text to its form; null for nothing.</summary>
+    public TextNormalizer? CreateNormalizer() =>
+        Normalization == UnicodeForm.None ? null : new TextNormalizer(CanonicalForms.Transform(Normalization));
+
+    /// <summary>The same, with the space before the text.</summary>
+    public TextNormalizer? CreatePrefixingNormalizer() =>
+        PrefixSpace ? new TextNormalizer(CanonicalForms.Transform(Normalization), " ") : CreateNormalizer();
 }
 
 /// <summary>One cut of a text into pieces.</summary>

@@ -18,6 +18,6 @@ internal sealed class ByteTokenizer : RuneTokenizer
 
     protected override string TokenText(int id) => ByteAlphabet.Symbol((byte)id).ToString();
 
-    protected override ReadOnlySpan<byte> TokenBytes(int id) =>
+    protected override ReadOnlySpan<byte> TokenBytes(int id, bool first) =>
         id == EndOfText ? TextTokenizer.DefaultEndOfTextUtf8 : s_bytes.AsSpan(id, 1);
 }

@@ -47,7 +47,7 @@ internal sealed class CharacterTokenizer : RuneTokenizer
 
     protected override string TokenText(int id) => _vocabulary[id];
 
-    protected override ReadOnlySpan<byte> TokenBytes(int id) => Encoding.UTF8.GetBytes(_vocabulary[id]);
+    protected override ReadOnlySpan<byte> TokenBytes(int id, bool first) => Encoding.UTF8.GetBytes(_vocabulary[id]);
 
     private ArgumentException Unknown(Rune rune, ReadOnlySpan<char> text, int index)
     {

@@ -1,23 +1,19 @@
-using System.Buffers;
 using System.Text;
 using Microsoft.ML.Tokenizers;
 
 namespace ML.Rlhf;
 
 /// <summary>
-/// What <see cref="ByteTokenizer"/> and <see cref="CharacterTokenizer"/> share: tokens are found one Unicode character at a time, and a
-/// token stands for bytes of UTF-8.
+/// What <see cref="ByteTokenizer"/> and <see cref="CharacterTokenizer"/> share: tokens are found one Unicode character at a
+/// time.
 /// </summary>
-internal abstract class RuneTokenizer : Tokenizer
+internal abstract class RuneTokenizer : Utf8Tokenizer
 {
     /// <summary>The tokens of one character, which stands at an index of a text.</summary>
     protected abstract void Encode(Rune rune, ReadOnlySpan<char> text, int index, List<int> ids);
 
     /// <summary>How a token is shown.</summary>
     protected abstract string TokenText(int id);
-
-    /// <summary>The bytes that a token stands for.</summary>
-    protected abstract ReadOnlySpan<byte> TokenBytes(int id);
 
     protected override EncodeResults<int> EncodeToIds(string? text, ReadOnlySpan<char> textSpan, EncodeSettings settings)
     {
@@ -54,35 +50,5 @@ internal abstract class RuneTokenizer : Tokenizer
                 tokens.Add(new EncodedToken(id, TokenText(id), offset));
         }
         return new EncodeResults<EncodedToken> { Tokens = tokens, CharsConsumed = encoded.CharsConsumed };
-    }
-
-    public override string Decode(IEnumerable<int> ids)
-    {
-        var bytes = new ArrayBufferWriter<byte>();
-        foreach (int id in ids)
-            bytes.Write(TokenBytes(id));
-        return Encoding.UTF8.GetString(bytes.WrittenSpan);
-    }
-
-    public override OperationStatus Decode(IEnumerable<int> ids, Span<char> destination, out int idsConsumed, out int charsWritten)
-    {
-        Decoder utf8 = Encoding.UTF8.GetDecoder();
-        int read = idsConsumed = charsWritten = 0;
-        foreach (int id in ids)
-        {
-            ReadOnlySpan<byte> bytes = TokenBytes(id);
-            int count = utf8.GetCharCount(bytes, flush: false);
-            if (count > destination.Length - charsWritten)
-                return OperationStatus.DestinationTooSmall;
-            charsWritten += utf8.GetChars(bytes, destination[charsWritten..], flush: false);
-            read++;
-            if (count > 0)
-                idsConsumed = read; // tokens of a character that is not complete are read again
-        }
-        if (utf8.GetCharCount([], flush: true) > destination.Length - charsWritten)
-            return OperationStatus.DestinationTooSmall;
-        charsWritten += utf8.GetChars([], destination[charsWritten..], flush: true);
-        idsConsumed = read;
-        return OperationStatus.Done;
     }
 }

@@ -12,6 +12,7 @@ public sealed class StreamingDecoder
 {
     private readonly TextTokenizer _tokenizer;
     private readonly Decoder _utf8 = Encoding.UTF8.GetDecoder();
+    private bool _first = true;
 
     internal StreamingDecoder(TextTokenizer tokenizer) => _tokenizer = tokenizer;
 
@@ -19,11 +20,15 @@ public sealed class StreamingDecoder
     /// <param name="tokenId">Its id, from 0 to <see cref="TextTokenizer.VocabularySize"/> − 1. A special token has no text.</param>
     /// <returns>The text that is complete by now and has not been returned yet; empty while a character is incomplete.</returns>
     /// <exception cref="ArgumentOutOfRangeException">The id is not in the vocabulary.</exception>
-    public string Push(int tokenId) => Decode(_tokenizer.BytesOf(tokenId), flush: false);
+    public string Push(int tokenId) => Decode(_tokenizer.BytesOf(tokenId, ref _first), flush: false);
 
     /// <summary>Ends the stream; the decoder can then take another one.</summary>
     /// <returns>U+FFFD when the stream stopped inside a character, otherwise nothing.</returns>
-    public string Finish() => Decode([], flush: true);
+    public string Finish()
+    {
+        _first = true;
+        return Decode([], flush: true);
+    }
 
     private string Decode(ReadOnlySpan<byte> bytes, bool flush)
     {

@@ -7,22 +7,14 @@ namespace ML.Rlhf;
 /// <param name="transform">What is done to the text, a character with its combining marks at a time.</param>
 /// <param name="prefix">Put before the text.</param>
 /// <param name="prefixAlways">Whether also before text that begins with the prefix already.</param>
-/// <param name="prefixesEverySection">Whether also behind an added token, not only at the beginning of a text.</param>
-internal sealed class TextNormalizer(
-    Func<string, string> transform, string prefix = "", bool prefixAlways = false, bool prefixesEverySection = true) : Normalizer
+internal sealed class TextNormalizer(Func<string, string> transform, string prefix = "", bool prefixAlways = false) : Normalizer
 {
-    public bool PrefixesEverySection => prefixesEverySection;
-
-    public override string Normalize(string original) => Normalize(original, usePrefix: true);
-
     public override string Normalize(ReadOnlySpan<char> original) => Normalize(original.ToString());
 
-    /// <param name="original">The text.</param>
-    /// <param name="usePrefix">False where the text is the rest of a longer one, and only its beginning gets the prefix.</param>
-    public string Normalize(string original, bool usePrefix)
+    public override string Normalize(string original)
     {
         string normalized = transform(original);
-        bool complete = normalized.Length == 0 || !usePrefix || !prefixAlways && normalized.StartsWith(prefix, StringComparison.Ordinal);
+        bool complete = normalized.Length == 0 || !prefixAlways && normalized.StartsWith(prefix, StringComparison.Ordinal);
         return complete ? normalized : prefix + normalized;
     }
 
@@ -38,7 +30,8 @@ internal sealed class TextNormalizer(
                 places.Add(changed.Length == length ? (start + i)..(start + i + 1) : start..(start + length));
             start += length;
         }
-        places.InsertRange(0, Enumerable.Repeat(0..0, Math.Max(0, normalized.Length - places.Count))); // the prefix
+        if (normalized.Length > places.Count && places.Count > 0) // the prefix goes with the first character
+            places.InsertRange(0, Enumerable.Repeat(places[0], normalized.Length - places.Count));
         return places.Count == normalized.Length ? [.. places] : [.. Enumerable.Repeat(0..original.Length, normalized.Length)];
     }
 }
@@ -51,8 +44,11 @@ internal sealed class NormalizedText(TextNormalizer normalizer, string original,
 {
     private Range[]? _origins;
 
-    /// <summary>What became of it; only the beginning of the text gets a prefix that belongs there.</summary>
-    public string Text { get; } = normalizer.Normalize(original, usePrefix: start == 0 || normalizer.PrefixesEverySection);
+    /// <summary>What became of it.</summary>
+    public string Text { get; } = normalizer.Normalize(original);
+
+    /// <summary>Whether the text begins with it.</summary>
+    public bool IsAtStart => start == 0;
 
     /// <summary>The part of the text that a part of the normalized stretch comes from.</summary>
     public Range OriginOf(Range part)

@@ -20,27 +20,30 @@ public sealed class TextTokenizer : IEquatable<TextTokenizer>
     internal const string DefaultEndOfText = "<|endoftext|>";
     internal static ReadOnlySpan<byte> DefaultEndOfTextUtf8 => "<|endoftext|>"u8;
 
-    private readonly byte[][] _bytes; // what each token stands for, in UTF-8; nothing for a special token
+    private readonly TokenTexts _texts;
     private readonly AddedTokenFinder _addedTokens;
     private readonly AddedTokenFinder? _normalizedTokens; // those that are looked for in normalized text
     private readonly TextNormalizer? _normalizer;
+    private readonly string _prefix; // of every stretch of text
 
     /// <exception cref="FormatException">The content contradicts itself.</exception>
     internal TextTokenizer(TokenizerContent content)
     {
         content.Check();
         Content = content;
-        _bytes = content.TokenBytes();
+        _texts = new TokenTexts(content);
         EndOfText = content.SpecialTokens[content.EndOfText];
         BeginningOfText = content.BeginningOfText is { } beginning ? content.SpecialTokens[beginning] : null;
         Tokenizer = content.Kind switch
         {
             TokenizerKind.Bytes => new ByteTokenizer(),
             TokenizerKind.Characters => new CharacterTokenizer([.. content.Vocabulary.OfType<string>()], content.ReplaceUnknown),
+            TokenizerKind.SentencePieceBpe => new SentencePieceBpe(content, _texts),
             _ => CreateByteLevelBpe(content),
         };
 
-        _normalizer = Tokenizer.Normalizer as TextNormalizer;
+        _normalizer = content.ByteLevel?.CreateNormalizer() ?? content.SentencePiece?.CreateNormalizer();
+        _prefix = content.ByteLevel is { PrefixSpace: true } ? " " : "";
 
         AddedToken[] listed = content.AddedTokens ?? [];
         var tokens = content.SpecialTokens.Select(token => new AddedToken(token.Key, token.Value, Special: true))
@@ -62,7 +65,7 @@ public sealed class TextTokenizer : IEquatable<TextTokenizer>
             Merges = content.Merges,
             ByteLevel = true,
             PreTokenizer = rules.CreatePreTokenizer(),
-            Normalizer = rules.CreateNormalizer(),
+            Normalizer = rules.CreatePrefixingNormalizer(),
         });
         HashSet<string> added = [.. content.SpecialTokens.Keys, .. (content.AddedTokens ?? []).Select(token => token.Text)];
         return rules.WholePieces
@@ -119,7 +122,7 @@ public sealed class TextTokenizer : IEquatable<TextTokenizer>
     public TokenizerKind Kind => Content.Kind;
 
     /// <summary>The number of tokens; ids run from 0 to one less.</summary>
-    public int VocabularySize => _bytes.Length;
+    public int VocabularySize => _texts.Count;
 
     /// <summary>
     /// The id of the token that ends a text: it stands between documents when a model is trained, and generation stops at it.
@@ -166,8 +169,10 @@ public sealed class TextTokenizer : IEquatable<TextTokenizer>
         {
             if (section.Token is { } token)
                 destination.Add(token.Id);
+            else if (Tokenizer is SentencePieceBpe sentencePiece)
+                destination.AddRange(sentencePiece.Encode(section.In(source), section.IsAtStart).Select(token => token.Id));
             else
-                destination.AddRange(Tokenizer.EncodeToIds(section.In(source), considerNormalization: _normalizer is null));
+                destination.AddRange(Tokenizer.EncodeToIds(WithPrefix(section.In(source)), considerNormalization: false));
         }
     }
 
@@ -185,14 +190,24 @@ public sealed class TextTokenizer : IEquatable<TextTokenizer>
         {
             if (section.Token is { } added)
                 tokens.Add(new EncodedToken(added.Id, added.Text, section.OriginOf(0..0)));
+            else if (Tokenizer is SentencePieceBpe sentencePiece)
+                tokens.AddRange(sentencePiece.Encode(section.In(source), section.IsAtStart).Select(token => Placed(token, section, 0)));
             else
             {
-                foreach (EncodedToken token in Tokenizer.EncodeToTokens(section.In(source), out _, true, _normalizer is null))
-                    tokens.Add(new EncodedToken(token.Id, token.Value, section.OriginOf(token.Offset)));
+                ReadOnlySpan<char> part = section.In(source), prefixed = WithPrefix(part);
+                int shift = prefixed.Length - part.Length;
+                var encoded = Tokenizer.EncodeToTokens(prefixed, out _, considerNormalization: false);
+                tokens.AddRange(encoded.Select(token => Placed(token, section, shift)));
             }
         }
         return tokens;
+
+        // A prefix goes with the first character.
+        static EncodedToken Placed(EncodedToken token, Section section, int shift) => new(token.Id, token.Value,
+            section.OriginOf(Math.Max(0, token.Offset.Start.Value - shift)..Math.Max(shift, token.Offset.End.Value - shift)));
     }
+
+    private ReadOnlySpan<char> WithPrefix(ReadOnlySpan<char> text) => text.StartsWith(_prefix) ? text : _prefix + text.ToString();
 
     /// <summary>What is encoded on its own: a stretch of text, or an added token.</summary>
     /// <param name="Place">Where it stands in the text, or in what a normalizer made of it.</param>
@@ -200,6 +215,8 @@ public sealed class TextTokenizer : IEquatable<TextTokenizer>
     /// <param name="Normalized">What the normalizer made.</param>
     private readonly record struct Section(Range Place, AddedToken? Token, NormalizedText? Normalized)
     {
+        public bool IsAtStart => Place.Start.Value == 0 && Normalized is not { IsAtStart: false };
+
         public ReadOnlySpan<char> In(ReadOnlySpan<char> text) => (Normalized is null ? text : Normalized.Text)[Place];
 
         /// <summary>Where a part of the section stands in the text; an added token has no parts.</summary>
@@ -262,12 +279,9 @@ public sealed class TextTokenizer : IEquatable<TextTokenizer>
     public string Decode(ReadOnlySpan<int> tokenIds, bool includeSpecialTokens = false)
     {
         var bytes = new List<byte>(4 * tokenIds.Length);
+        bool first = true;
         foreach (int id in tokenIds)
-        {
-            bytes.AddRange(BytesOf(id));
-            if (includeSpecialTokens && Content.Vocabulary[id] is { } token && SpecialTokens.ContainsKey(token))
-                bytes.AddRange(Encoding.UTF8.GetBytes(token));
-        }
+            bytes.AddRange(BytesOf(id, ref first, includeSpecialTokens));
         return Encoding.UTF8.GetString(CollectionsMarshal.AsSpan(bytes));
     }
 
@@ -275,10 +289,20 @@ public sealed class TextTokenizer : IEquatable<TextTokenizer>
     public StreamingDecoder CreateStreamingDecoder() => new(this);
 
     /// <summary>What a token stands for, in UTF-8; nothing for a special token.</summary>
-    internal ReadOnlySpan<byte> BytesOf(int tokenId) => (uint)tokenId < (uint)_bytes.Length
-        ? _bytes[tokenId]
-        : throw new ArgumentOutOfRangeException(nameof(tokenId), tokenId,
-            $"Token ids of this tokenizer run from 0 to {VocabularySize - 1}. These tokens come from another tokenizer or model.");
+    /// <param name="tokenId">The token.</param>
+    /// <param name="first">Whether no token with a text stood before it; kept true.</param>
+    /// <param name="includeSpecialTokens">Whether a special token stands for how it is written.</param>
+    internal ReadOnlySpan<byte> BytesOf(int tokenId, ref bool first, bool includeSpecialTokens = false)
+    {
+        if ((uint)tokenId >= (uint)VocabularySize)
+            throw new ArgumentOutOfRangeException(nameof(tokenId), tokenId,
+                $"Token ids of this tokenizer run from 0 to {VocabularySize - 1}. These tokens come from another tokenizer or model.");
+        if (_texts.IsSilent(tokenId, includeSpecialTokens))
+            return [];
+        ReadOnlySpan<byte> bytes = _texts.Of(tokenId, first);
+        first = false;
+        return bytes;
+    }
 
     /// <summary>The same tokenizer with more ids, as the models have that round the size of their vocabulary up.</summary>
     /// <param name="vocabularySize">The number of ids. Those beyond the tokens stand for no text, and no text has them.</param>
@@ -324,7 +348,13 @@ public sealed class TextTokenizer : IEquatable<TextTokenizer>
     /// <summary>Kind and size, for logs and error messages: <c>byte-level BPE tokenizer of 4096 tokens</c>.</summary>
     public override string ToString()
     {
-        string kind = Kind switch { TokenizerKind.Bytes => "byte", TokenizerKind.Characters => "character", _ => "byte-level BPE" };
+        string kind = Kind switch
+        {
+            TokenizerKind.Bytes => "byte",
+            TokenizerKind.Characters => "character",
+            TokenizerKind.SentencePieceBpe => "SentencePiece BPE",
+            _ => "byte-level BPE",
+        };
         return $"{kind} tokenizer of {VocabularySize} tokens";
     }
 }

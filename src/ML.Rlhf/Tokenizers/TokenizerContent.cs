@@ -51,6 +51,10 @@ internal sealed record TokenizerContent
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public ByteLevelRules? ByteLevel { get; init; }
 
+    /// <summary>SentencePiece-style BPE only.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public SentencePieceRules? SentencePiece { get; init; }
+
     public bool SameAs(TokenizerContent other) =>
         Kind == other.Kind
         && EndOfText == other.EndOfText
@@ -64,21 +68,12 @@ internal sealed record TokenizerContent
         && RulesJson().SequenceEqual(other.RulesJson());
 
     /// <summary>The rules of the kind, in a form that can be compared.</summary>
-    private byte[] RulesJson() => JsonSerializer.SerializeToUtf8Bytes(new TokenizerContent { ByteLevel = ByteLevel }, s_json);
+    private byte[] RulesJson() => JsonSerializer.SerializeToUtf8Bytes(
+        new TokenizerContent { ByteLevel = ByteLevel, SentencePiece = SentencePiece }, s_json);
 
-    /// <summary>The bytes that each id stands for; nothing for a special token. Call <see cref="Check"/> first.</summary>
-    public byte[][] TokenBytes()
-    {
-        var bytes = new byte[Vocabulary.Length][];
-        for (int id = 0; id < bytes.Length; id++)
-        {
-            if (Vocabulary[id] is not { } token || SpecialTokens.ContainsKey(token))
-                bytes[id] = [];
-            else if (Kind == TokenizerKind.Characters || !ByteAlphabet.TryRead(token, out bytes[id]))
-                bytes[id] = Encoding.UTF8.GetBytes(token);
-        }
-        return bytes;
-    }
+    /// <summary>The id of each token. Call <see cref="Check"/> first.</summary>
+    public Dictionary<string, int> Ids() =>
+        Vocabulary.Index().Where(token => token.Item is not null).ToDictionary(token => token.Item!, token => token.Index);
 
     public void Write(Stream stream) => JsonSerializer.Serialize(stream, this, s_json);
 
@@ -127,11 +122,21 @@ internal sealed record TokenizerContent
                 throw Damaged($"token '{token}' has two ids, {ids[token]} and {id}");
         }
         CheckSpecialTokens(ids);
+        if (Kind is TokenizerKind.SentencePieceBpe != SentencePiece is not null)
+            throw Damaged("it has the rules of another kind, or none");
         if (Kind == TokenizerKind.Characters)
             CheckCharacters(ids);
+        else if (Kind == TokenizerKind.SentencePieceBpe)
+            CheckUnknownToken(ids, SentencePiece!.UnknownToken);
         else
             CheckBytes(ids);
         CheckMerges(ids);
+    }
+
+    private static void CheckUnknownToken(Dictionary<string, int> ids, string? unknown)
+    {
+        if (unknown is not null && !ids.ContainsKey(unknown))
+            throw Damaged($"the token for what is unknown, '{unknown}', is not in the vocabulary");
     }
 
     private void CheckSpecialTokens(Dictionary<string, int> ids)
@@ -189,8 +194,8 @@ internal sealed record TokenizerContent
 
     private void CheckMerges(Dictionary<string, int> ids)
     {
-        if (Kind != TokenizerKind.ByteLevelBpe && Merges.Length > 0)
-            throw Damaged("only a byte-level BPE has merges");
+        if (Kind is not (TokenizerKind.ByteLevelBpe or TokenizerKind.SentencePieceBpe) && Merges.Length > 0)
+            throw Damaged("only byte-pair encoding has merges");
         var seen = new HashSet<string>();
         foreach (string merge in Merges)
         {

@@ -1,4 +1,3 @@
-using System.Text;
 using System.Text.Json;
 
 namespace ML.Rlhf;
@@ -25,7 +24,8 @@ internal static class TokenizerJsonReader
         return TypeOf(model, "model") switch
         {
             "BPE" when IsByteLevel(root) => ReadByteLevelBpe(root, model, content),
-            var other => throw Unsupported("model", other, "byte-level BPE"),
+            "BPE" => ReadSentencePieceBpe(root, model, content),
+            var other => throw Unsupported("model", other, "BPE"),
         };
     }
 
@@ -103,7 +103,7 @@ internal static class TokenizerJsonReader
         }
         ByteLevelRules rules = ReadPreTokenizer(root.Member("pre_tokenizer")) with
         {
-            Normalization = [.. Steps(root.Member("normalizer"), "normalizers").Select(UnicodeForm)],
+            Normalization = ReadUnicodeForm(root),
             WholePieces = model.Flag("ignore_merges") ?? false,
         };
         return content with
@@ -138,14 +138,17 @@ internal static class TokenizerJsonReader
             : $"{left} {right}";
     }
 
-    private static NormalizationForm UnicodeForm(JsonElement normalizer) => TypeOf(normalizer, "normalizer") switch
+    private static UnicodeForm ReadUnicodeForm(JsonElement root)
     {
-        "NFC" => NormalizationForm.FormC,
-        "NFD" => NormalizationForm.FormD,
-        "NFKC" => NormalizationForm.FormKC,
-        "NFKD" => NormalizationForm.FormKD,
-        var other => throw Unsupported("normalizer", other, "NFC, NFD, NFKC, NFKD"),
-    };
+        string[] types = [.. Steps(root.Member("normalizer"), "normalizers").Select(step => TypeOf(step, "normalizer"))];
+        return types switch
+        {
+            [] => UnicodeForm.None,
+            ["NFC"] => UnicodeForm.Nfc,
+            ["NFD"] => UnicodeForm.Nfd,
+            _ => throw Unsupported("normalizer", string.Join(", ", types), "NFC, NFD"),
+        };
+    }
 
     private static ByteLevelRules ReadPreTokenizer(JsonElement? preTokenizer)
     {
@@ -196,7 +199,117 @@ internal static class TokenizerJsonReader
 
     private static string EscapeForRegex(string text) => string.Concat(text.Select(unit => $"\\u{(int)unit:x4}"));
 
+    // ---- SentencePiece-style BPE: Llama 2, Mistral, Gemma ----
+
+    private static TokenizerContent ReadSentencePieceBpe(JsonElement root, JsonElement model, TokenizerContent content)
+    {
+        CheckBpeOptions(model);
+        var (form, replacesSpaces, prepends) = ReadSpacingNormalizer(root.Member("normalizer"));
+        var (metaspacePrefix, splitWords) = ReadMetaspace(root.Member("pre_tokenizer"), replacesSpaces);
+        if (prepends && metaspacePrefix is not null || prepends && !replacesSpaces || metaspacePrefix is null && !replacesSpaces)
+            throw Unsupported("normalizer and pre_tokenizer", "another way to treat spaces",
+                "Prepend with Replace, Replace alone, and Metaspace; each of them with ▁");
+        var (leading, decodesBytes) = ReadSpacingDecoder(root.Member("decoder"));
+        return content with
+        {
+            Kind = TokenizerKind.SentencePieceBpe,
+            Merges = [.. model.Items("merges").Select(ReadMerge)],
+            SentencePiece = new SentencePieceRules
+            {
+                Normalization = form,
+                Prefix = metaspacePrefix ?? (prepends ? PrefixScheme.Unconditional : PrefixScheme.Never),
+                Leading = leading,
+                SplitWords = splitWords,
+                WholePieces = model.Flag("ignore_merges") ?? false,
+                ByteFallback = model.Flag("byte_fallback") ?? false,
+                DecodesBytes = decodesBytes,
+                UnknownToken = model.Text("unk_token"),
+                FuseUnknown = model.Flag("fuse_unk") ?? false,
+            },
+        };
+    }
+
+    private static (UnicodeForm Form, bool ReplacesSpaces, bool Prepends) ReadSpacingNormalizer(JsonElement? normalizer)
+    {
+        UnicodeForm form = UnicodeForm.None;
+        bool replaces = false, prepends = false;
+        foreach (JsonElement step in Steps(normalizer, "normalizers"))
+        {
+            string type = TypeOf(step, "normalizer");
+            if (type is "NFC" or "NFD" && form == UnicodeForm.None && !replaces && !prepends)
+                form = type == "NFC" ? UnicodeForm.Nfc : UnicodeForm.Nfd;
+            else if (type == "Replace" && IsSpaceReplacement(step, " ", "▁"))
+                replaces = true;
+            else if (type == "Prepend" && step.Text("prepend") == "▁")
+                prepends = true;
+            else
+                throw Unsupported("normalizer", Describe(type, step), "NFC or NFD as the first, Prepend of ▁, Replace of a space by ▁");
+        }
+        return (form, replaces, prepends);
+    }
+
+    private static (PrefixScheme? Prefix, bool SplitWords) ReadMetaspace(JsonElement? preTokenizer, bool replacesSpaces)
+    {
+        JsonElement[] steps = [.. Steps(preTokenizer, "pretokenizers")];
+        if (steps.Length == 0)
+            return (null, false);
+        string type = TypeOf(steps[0], "pre_tokenizer");
+        if (type == "Split" && replacesSpaces && steps.Length == 1 && steps[0].Member("pattern")?.Text("String") == " ")
+            return (null, false); // Gemma: there is no space left to split at
+        if (type != "Metaspace" || steps.Length > 1 || (steps[0].Text("replacement") ?? "▁") != "▁")
+            throw Unsupported("pre_tokenizer", Describe(type, steps[0]), "Metaspace with ▁, or none");
+
+        bool prefixes = steps[0].Flag("add_prefix_space") ?? true; // files of the first years have this instead of the scheme
+        PrefixScheme? scheme = steps[0].Text("prepend_scheme") switch
+        {
+            "first" => PrefixScheme.First,
+            "always" => PrefixScheme.Always,
+            "never" => PrefixScheme.Never,
+            null => prefixes ? PrefixScheme.Always : PrefixScheme.Never,
+            var other => throw Unsupported("pre_tokenizer", $"Metaspace with prepend_scheme {other}", "first, always, never"),
+        };
+        return (scheme, steps[0].Flag("split") ?? true);
+    }
+
+    private static (LeadingSpace Leading, bool DecodesBytes) ReadSpacingDecoder(JsonElement? decoder)
+    {
+        LeadingSpace leading = LeadingSpace.Keep;
+        bool bytes = false, spaces = false;
+        foreach (JsonElement step in Steps(decoder, "decoders"))
+        {
+            switch (TypeOf(step, "decoder"))
+            {
+                case "Metaspace" when (step.Text("replacement") ?? "▁") == "▁":
+                    bool keeps = step.Text("prepend_scheme") is { } scheme ? scheme == "never" : step.Flag("add_prefix_space") == false;
+                    (spaces, leading) = (true, keeps ? LeadingSpace.Keep : LeadingSpace.DropFromFirstToken);
+                    break;
+                case "Replace" when IsSpaceReplacement(step, "▁", " "):
+                    spaces = true;
+                    break;
+                case "ByteFallback":
+                    bytes = true;
+                    break;
+                case "Fuse":
+                    break;
+                case "Strip" when step.Text("content") == " " && step.Member("start")?.AsId("start") is 0 or 1
+                    && step.Member("stop")?.AsId("stop") is 0 && spaces:
+                    leading = step.Member("start")!.Value.GetInt32() == 1 ? LeadingSpace.DropOne : leading;
+                    break;
+                case var other:
+                    throw Unsupported("decoder", Describe(other, step),
+                        "Metaspace, Replace of ▁ by a space, ByteFallback, Fuse, Strip of one space at the start");
+            }
+        }
+        return spaces ? (leading, bytes) : throw Unsupported("decoder", "one that leaves ▁ as it is", "Metaspace or Replace");
+    }
+
+    private static bool IsSpaceReplacement(JsonElement step, string from, string to) =>
+        step.Member("pattern")?.Text("String") == from && step.Text("content") == to;
+
     // ---- Parts of all kinds ----
+
+    private static string Describe(string type, JsonElement step) =>
+        step.GetRawText() is { Length: < 200 } json ? $"{type}, as {json}" : type;
 
     /// <summary>A part, or the parts of which a Sequence consists, however nested; none where the part is missing.</summary>
     private static IEnumerable<JsonElement> Steps(JsonElement? part, string members)

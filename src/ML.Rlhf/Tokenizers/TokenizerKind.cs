@@ -11,4 +11,9 @@ public enum TokenizerKind
 
     /// <summary>Every character (Unicode code point) of the training corpus is a token; others are unknown.</summary>
     Characters,
+
+    /// <summary>
+    /// Byte-pair encoding of characters, with spaces as "▁" and rare characters in bytes: the tokenizer.json of Llama 2, Mistral, Gemma.
+    /// </summary>
+    SentencePieceBpe,
 }

@@ -6,7 +6,7 @@ namespace ML.Rlhf.Tests.Tokenizers;
 /// <summary>Tokenizers in the shapes of well-known models, against the numbers of the library that those models were made with.</summary>
 public class ReferenceTokenizerTests
 {
-    public static TheoryData<string> Shapes => ["llama3", "qwen2", "digits", "prefix-space"];
+    public static TheoryData<string> Shapes => ["llama3", "qwen2", "digits", "prefix-space", "llama2", "mistral", "metaspace", "gemma"];
 
     [Theory]
     [MemberData(nameof(Shapes))]
@@ -29,12 +29,26 @@ public class ReferenceTokenizerTests
         foreach (var golden in Cases(shape).Concat(Cases(shape, "decode_only")))
         {
             int[] ids = golden.GetProperty("ids").Ids();
+            if (tokenizer.Kind == TokenizerKind.SentencePieceBpe && golden.GetProperty("decoded").GetString()!.Contains('\ufffd'))
+                continue; // the next test
             Check(string.Join(' ', ids), golden.GetProperty("decoded").GetString(), tokenizer.Decode(ids, includeSpecialTokens: true));
             Check(string.Join(' ', ids), golden.GetProperty("decoded_skip_special").GetString(), tokenizer.Decode(ids));
 
             var streaming = tokenizer.CreateStreamingDecoder();
             Assert.Equal(tokenizer.Decode(ids), string.Concat(ids.Select(streaming.Push)) + streaming.Finish());
         }
+    }
+
+    /// <summary>
+    /// Here the library writes U+FFFD for every byte of a row that is broken anywhere, good characters included, which cannot be known
+    /// before the row ends. <see cref="TextTokenizer.Decode"/> keeps what is good.
+    /// </summary>
+    [Fact]
+    public void Bytes_that_form_no_character_spoil_no_others()
+    {
+        TextTokenizer tokenizer = Read("llama2");
+        int[] ids = [.. tokenizer.Encode("🙂"), .. tokenizer.Encode("🙃").SkipLast(1), .. tokenizer.Encode("a")];
+        Assert.Equal("🙂 \ufffd a", tokenizer.Decode(ids));
     }
 
     [Theory]
@@ -45,6 +59,8 @@ public class ReferenceTokenizerTests
         foreach (var golden in Cases(shape))
         {
             string text = golden.GetProperty("text").GetString()!;
+            if (CanonicalForms.Compose(text) != text)
+                continue; // of a letter and its marks the library tells only the letter
             var offsets = tokenizer.EncodeToTokens(text, recognizeSpecialTokens: true)
                 .Select(token => TokenizerFixtures.InCharacters(text, token.Offset)).SelectMany(offset => new[] { offset.Start, offset.End });
             Check(text, golden.GetProperty("offsets").Ids(), offsets);
