@@ -38,11 +38,12 @@ public sealed class TextTokenizer : IEquatable<TextTokenizer>
         {
             TokenizerKind.Bytes => new ByteTokenizer(),
             TokenizerKind.Characters => new CharacterTokenizer([.. content.Vocabulary.OfType<string>()], content.ReplaceUnknown),
+            TokenizerKind.WordPiece => content.WordPiece!.CreateTokenizer(content),
             TokenizerKind.SentencePieceBpe => new SentencePieceBpe(content, _texts),
             _ => CreateByteLevelBpe(content),
         };
 
-        _normalizer = content.ByteLevel?.CreateNormalizer() ?? content.SentencePiece?.CreateNormalizer();
+        _normalizer = content.ByteLevel?.CreateNormalizer() ?? content.SentencePiece?.CreateNormalizer() ?? content.WordPiece?.CreateNormalizer();
         _prefix = content.ByteLevel is { PrefixSpace: true } ? " " : "";
 
         AddedToken[] listed = content.AddedTokens ?? [];
@@ -353,6 +354,7 @@ public sealed class TextTokenizer : IEquatable<TextTokenizer>
             TokenizerKind.Bytes => "byte",
             TokenizerKind.Characters => "character",
             TokenizerKind.SentencePieceBpe => "SentencePiece BPE",
+            TokenizerKind.WordPiece => "WordPiece",
             _ => "byte-level BPE",
         };
         return $"{kind} tokenizer of {VocabularySize} tokens";

@@ -20,11 +20,14 @@ internal sealed class TokenTexts
         Func<string, byte[]> decode = content.Kind switch
         {
             TokenizerKind.Characters => Encoding.UTF8.GetBytes,
+            TokenizerKind.WordPiece => token => Encoding.UTF8.GetBytes(content.WordPiece!.TextOf(token, first: false)),
             TokenizerKind.SentencePieceBpe => token => SentencePiece(token, content.SentencePiece!.DecodesBytes, " "),
             _ => token => ByteAlphabet.TryRead(token, out byte[] bytes) ? bytes : Encoding.UTF8.GetBytes(token),
         };
         _bytes = [.. vocabulary.Select(token => token is null ? [] : decode(token))];
-        _first = content.SentencePiece?.Leading switch
+        _first = content.Kind == TokenizerKind.WordPiece
+            ? id => Encoding.UTF8.GetBytes(content.WordPiece!.TextOf(vocabulary[id]!, first: true))
+            : content.SentencePiece?.Leading switch
         {
             LeadingSpace.DropOne => id => _bytes[id] is [(byte)' ', .. var rest] ? rest : _bytes[id],
             LeadingSpace.DropFromFirstToken => id => SentencePiece(vocabulary[id]!, content.SentencePiece!.DecodesBytes, ""),

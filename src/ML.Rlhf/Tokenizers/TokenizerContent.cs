@@ -55,6 +55,10 @@ internal sealed record TokenizerContent
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public SentencePieceRules? SentencePiece { get; init; }
 
+    /// <summary>WordPiece only.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public WordPieceRules? WordPiece { get; init; }
+
     public bool SameAs(TokenizerContent other) =>
         Kind == other.Kind
         && EndOfText == other.EndOfText
@@ -69,7 +73,7 @@ internal sealed record TokenizerContent
 
     /// <summary>The rules of the kind, in a form that can be compared.</summary>
     private byte[] RulesJson() => JsonSerializer.SerializeToUtf8Bytes(
-        new TokenizerContent { ByteLevel = ByteLevel, SentencePiece = SentencePiece }, s_json);
+        new TokenizerContent { ByteLevel = ByteLevel, SentencePiece = SentencePiece, WordPiece = WordPiece }, s_json);
 
     /// <summary>The id of each token. Call <see cref="Check"/> first.</summary>
     public Dictionary<string, int> Ids() =>
@@ -122,12 +126,16 @@ internal sealed record TokenizerContent
                 throw Damaged($"token '{token}' has two ids, {ids[token]} and {id}");
         }
         CheckSpecialTokens(ids);
-        if (Kind is TokenizerKind.SentencePieceBpe != SentencePiece is not null)
+        bool rightRules = Kind == TokenizerKind.SentencePieceBpe == (SentencePiece is not null)
+            && Kind == TokenizerKind.WordPiece == (WordPiece is not null) && (Kind == TokenizerKind.ByteLevelBpe || ByteLevel is null);
+        if (!rightRules)
             throw Damaged("it has the rules of another kind, or none");
         if (Kind == TokenizerKind.Characters)
             CheckCharacters(ids);
         else if (Kind == TokenizerKind.SentencePieceBpe)
             CheckUnknownToken(ids, SentencePiece!.UnknownToken);
+        else if (Kind == TokenizerKind.WordPiece)
+            CheckWordPiece(ids);
         else
             CheckBytes(ids);
         CheckMerges(ids);
@@ -190,6 +198,15 @@ internal sealed record TokenizerContent
             if (!asTheyStand.Contains(token) && (token.Length == 0 || !ByteAlphabet.TryRead(token, out _)))
                 throw Damaged($"token '{token}' is not written in the byte alphabet");
         }
+    }
+
+    private void CheckWordPiece(Dictionary<string, int> ids)
+    {
+        CheckUnknownToken(ids, WordPiece!.UnknownToken ?? "");
+        if (WordPiece.ContinuingPrefix is null || WordPiece.MaximumWordLength is < 1 or > 10_000)
+            throw Damaged($"words of up to {WordPiece.MaximumWordLength} characters; 1 to 10000 are supported");
+        if (ids.Keys.FirstOrDefault(token => token.AsSpan().ContainsAny('\r', '\n')) is { } token)
+            throw Damaged($"token '{token}' has a line break");
     }
 
     private void CheckMerges(Dictionary<string, int> ids)

@@ -25,7 +25,8 @@ internal static class TokenizerJsonReader
         {
             "BPE" when IsByteLevel(root) => ReadByteLevelBpe(root, model, content),
             "BPE" => ReadSentencePieceBpe(root, model, content),
-            var other => throw Unsupported("model", other, "BPE"),
+            "WordPiece" => ReadWordPiece(root, model, content),
+            var other => throw Unsupported("model", other, "BPE, WordPiece"),
         };
     }
 
@@ -305,6 +306,44 @@ internal static class TokenizerJsonReader
 
     private static bool IsSpaceReplacement(JsonElement step, string from, string to) =>
         step.Member("pattern")?.Text("String") == from && step.Text("content") == to;
+
+    // ---- WordPiece: BERT ----
+
+    private static TokenizerContent ReadWordPiece(JsonElement root, JsonElement model, TokenizerContent content)
+    {
+        JsonElement normalizer = OnlyStep(root, "normalizer", "BertNormalizer");
+        OnlyStep(root, "pre_tokenizer", "BertPreTokenizer");
+        JsonElement decoder = OnlyStep(root, "decoder", "WordPiece");
+        string prefix = model.Text("continuing_subword_prefix") ?? "##";
+        if ((decoder.Text("prefix") ?? prefix) != prefix)
+            throw Unsupported("decoder", $"WordPiece with prefix '{decoder.Text("prefix")}'", $"the prefix of the model, '{prefix}'");
+        bool lowercase = normalizer.Flag("lowercase") ?? true;
+        return content with
+        {
+            Kind = TokenizerKind.WordPiece,
+            WordPiece = new WordPieceRules
+            {
+                CleanText = normalizer.Flag("clean_text") ?? true,
+                SeparateChinese = normalizer.Flag("handle_chinese_chars") ?? true,
+                StripAccents = normalizer.Flag("strip_accents") ?? lowercase,
+                Lowercase = lowercase,
+                UnknownToken = model.Text("unk_token") ?? "[UNK]",
+                ContinuingPrefix = prefix,
+                MaximumWordLength = model.Member("max_input_chars_per_word")?.AsId("max_input_chars_per_word") ?? 100,
+                TidiesDecoded = decoder.Flag("cleanup") ?? true,
+            },
+        };
+    }
+
+    private static JsonElement OnlyStep(JsonElement root, string part, string supported)
+    {
+        JsonElement[] steps = [.. Steps(root.Member(part), part switch
+        {
+            "normalizer" => "normalizers", "pre_tokenizer" => "pretokenizers", _ => "decoders",
+        })];
+        string found = steps.Length == 0 ? "none" : string.Join(", ", steps.Select(step => TypeOf(step, part)));
+        return found == supported ? steps[0] : throw Unsupported(part, found, supported);
+    }
 
     // ---- Parts of all kinds ----
 

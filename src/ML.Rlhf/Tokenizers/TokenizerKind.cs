@@ -16,4 +16,7 @@ public enum TokenizerKind
     /// Byte-pair encoding of characters, with spaces as "▁" and rare characters in bytes: the tokenizer.json of Llama 2, Mistral, Gemma.
     /// </summary>
     SentencePieceBpe,
+
+    /// <summary>Words, and pieces of words that are put together from the longest at the beginning: BERT.</summary>
+    WordPiece,
 }

@@ -6,7 +6,8 @@ namespace ML.Rlhf.Tests.Tokenizers;
 /// <summary>Tokenizers in the shapes of well-known models, against the numbers of the library that those models were made with.</summary>
 public class ReferenceTokenizerTests
 {
-    public static TheoryData<string> Shapes => ["llama3", "qwen2", "digits", "prefix-space", "llama2", "mistral", "metaspace", "gemma"];
+    public static TheoryData<string> Shapes => ["llama3", "qwen2", "digits", "prefix-space", "llama2", "mistral", "metaspace", "gemma", "bert",
+        "bert-cased"];
 
     [Theory]
     [MemberData(nameof(Shapes))]
@@ -59,8 +60,8 @@ public class ReferenceTokenizerTests
         foreach (var golden in Cases(shape))
         {
             string text = golden.GetProperty("text").GetString()!;
-            if (CanonicalForms.Compose(text) != text)
-                continue; // of a letter and its marks the library tells only the letter
+            if (System.Globalization.StringInfo.ParseCombiningCharacters(text).Length < text.EnumerateRunes().Count())
+                continue; // of a letter and marks that a normalizer takes together the library tells only the letter
             var offsets = tokenizer.EncodeToTokens(text, recognizeSpecialTokens: true)
                 .Select(token => TokenizerFixtures.InCharacters(text, token.Offset)).SelectMany(offset => new[] { offset.Start, offset.End });
             Check(text, golden.GetProperty("offsets").Ids(), offsets);

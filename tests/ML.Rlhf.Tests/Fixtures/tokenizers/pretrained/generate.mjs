@@ -16,7 +16,7 @@ const random = n => (state = (Math.imul(state, 1664525) + 1013904223) >>> 0) % 6
 const parts = ['a', 'the', ' the', "don't", "WE'LL", "he'ſ", "I'ſ", "'K", ' ', '  ', '   ', '\n', '\n\n', '\r\n', '\t', '\u00a0', '\u3000', '\u2028',
     '0', ' 42', '12345', '٣', '½', '²', '!', ' ...', ',,', "'", '"', 'é', 'e\u0301', 'ß', 'İ', 'ﬁ', 'ÅÅ', 'q\u0323\u0307', 'שלום', 'مرحبا', '日本語', '한국어',
     '한', 'ไทย', 'हिन्दी', '🙂', '👩‍🚀', '🇸🇪', '𝔘', ' 𠀀', '𝟙𝟚', '\0', '\u001f', '\u200b', '\ufeff', '\ufffd', '<|end', '|>', 'Ġ', '▁', '▁▁a', '<0x41>',
-    'ship', ' harbour', 'fog', 'ing', '_', 'word_', '##ing', '[', 'X', 'ÀÉ', 'ǅ', 'Ω', '\u0345', '𐐀', '𞤀', '①', 'Ⅷ', '~', '`', '$', '€', '™'];
+    'ship', ' harbour', 'fog', 'ing', '_', 'word_', '##ing', '[', 'X', 'ÀÉ', 'ǅ', 'Ω', '\u0345', '𐐀', '𞤀', '①', 'Ⅷ', '\ue000', '\u0378', '\u00ad', 'ΑΣ', '𠀀x', '𫤠', '𪜀', '~', '`', '$', '€', '™'];
 const texts = [...new Set([
     ...JSON.parse(readFileSync(join(fixtures, 'encode.json'))).cases.map(c => c.text).filter(t => t.length < 120),
     ...Array.from({ length: 100 }, () => Array.from({ length: 1 + random(9) }, () => parts[random(parts.length)]).join('')),
