@@ -16,6 +16,9 @@ internal static class Tiny
     /// <summary>Small letters, space and full stop; every other character is unknown to it.</summary>
     public static TextTokenizer Letters { get; } = CharacterTokenizer.Train(["abcdefghijklmnopqrstuvwxyz ."]);
 
+    /// <summary>A small byte-level BPE: no text is unknown to it, and other libraries have its kind, too.</summary>
+    public static TextTokenizer Bpe { get; } = ByteLevelBpeTrainer.Train(["the cat sat on the mat. the dog sat on the cat."], 270);
+
     public static Document[] Documents { get; } =
     [
         .. new[]

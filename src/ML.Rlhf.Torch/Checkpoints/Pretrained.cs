@@ -35,7 +35,7 @@ public static class Pretrained
         if (config.IsScalar)
             throw new FormatException(
                 $"The model in '{folder}' is a sequence classifier, which scores texts and writes none. Load it as a reward model.");
-        return Fill(folder, () => CausalLanguageModel.Create(config.Architecture), model => model.CheckpointTensors());
+        return Fill(folder, config, () => CausalLanguageModel.Create(config.Architecture), model => model.CheckpointTensors());
     }
 
     /// <summary>Reads a reward model: a sequence classifier with one label.</summary>
@@ -50,7 +50,7 @@ public static class Pretrained
                 "model from it.");
         using var weights = PretrainedWeights.Open(folder);
         bool hasBias = weights.Tensors.ContainsKey(ScalarGpt.BiasName);
-        return Fill(folder, () => new ScalarGpt(CausalLanguageModel.Create(config.Architecture), generator: null),
+        return Fill(folder, config, () => new ScalarGpt(CausalLanguageModel.Create(config.Architecture), generator: null),
             model => model.CheckpointTensors().Where(t => hasBias || t.Name != ScalarGpt.BiasName));
     }
 
@@ -132,11 +132,13 @@ public static class Pretrained
         File.WriteAllText(Path.Combine(folder, PretrainedConfig.FileName), config.ToJsonString(s_indented) + "\n", new UTF8Encoding(false));
     }
 
-    private static T Fill<T>(string folder, Func<T> create, Func<T, IEnumerable<(string Name, Tensor Target)>> tensorsOf)
+    private static T Fill<T>(
+        string folder, PretrainedConfig config, Func<T> create, Func<T, IEnumerable<(string Name, Tensor Target)>> tensorsOf)
         where T : nn.Module
     {
         LibTorch.EnsureLoaded();
-        using var weights = PretrainedWeights.Open(folder); // a damaged file is refused before memory is asked for
+        using var weights = PretrainedWeights.Open(folder);
+        RequireEnough(weights, config.Architecture, folder);
         var model = create();
         try
         {
@@ -153,6 +155,20 @@ public static class Pretrained
             throw;
         }
     }
+
+    /// <summary>
+    /// Memory is only asked for when the files have what it is for. A model that lacks some of its tensors still gets the list of them.
+    /// </summary>
+    private static void RequireEnough(PretrainedWeights weights, LanguageModelArchitecture architecture, string folder)
+    {
+        long there = weights.Tensors.Values.Sum(tensor => tensor.Shape.Aggregate(1L, (product, size) => product * size));
+        if (architecture.ParameterCount / 4 > there + MuchLess)
+            throw new FormatException(
+                $"'{folder}' has a {PretrainedConfig.FileName} of a model with {architecture.ParameterCount} parameters, but weights of only " +
+                $"{there} numbers. Check that both belong together, and download or save the model again.");
+    }
+
+    private const long MuchLess = 1 << 20;
 
     /// <summary>What stands before the names of the trunk, which a file of the bare trunk does not have.</summary>
     private static string Prefix((string Name, Tensor)[] tensors) => tensors[0].Name[..(tensors[0].Name.IndexOf('.') + 1)];

@@ -1,3 +1,5 @@
+using ML.Rlhf.TestSupport;
+
 namespace ML.Rlhf.Tests.Gpt;
 
 public class AttentionWeightsTests
