@@ -77,6 +77,25 @@ public class ReferenceTokenizerTests
         Assert.Equal(hasOne ? expected : null, Read(shape).BeginningOfText);
     }
 
+    [Fact]
+    public void A_SentencePiece_model_gives_the_ids_of_SentencePiece()
+    {
+        TextTokenizer tokenizer = Read("sentencepiece-bpe");
+        Assert.Equal((1, 2), (tokenizer.BeginningOfText, tokenizer.EndOfText));
+        foreach (var golden in Cases("sentencepiece-bpe"))
+        {
+            string text = golden.GetProperty("text").GetString()!;
+            int[] ids = golden.GetProperty("ids").Ids();
+            Check(text, ids, tokenizer.Encode(text));
+            Check(text, golden.GetProperty("decoded").GetString(), tokenizer.Decode(ids));
+        }
+    }
+
+    /// <summary>The shape llama2 was made from this model, so that only their descriptions differ.</summary>
+    [Fact]
+    public void A_SentencePiece_model_and_its_tokenizer_json_are_the_same_tokenizer() =>
+        Assert.Equal(Read("llama2"), Read("sentencepiece-bpe"));
+
     private static void Check<T>(string what, T expected, T actual)
     {
         if (expected is System.Collections.IEnumerable and not string

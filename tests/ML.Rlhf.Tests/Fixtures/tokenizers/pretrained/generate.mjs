@@ -131,16 +131,17 @@ for (const type of ['bpe', 'unigram']) {
 async function llama2Shapes(name) {
     const pieces = readFileSync(`${name}/tokenizer.vocab`, 'utf8').trimEnd().split('\n').map(line => line.split('\t'));
     const vocab = Object.fromEntries(pieces.map(([piece], id) => [piece, id]));
-    // Every way to put a piece together from two others, in the order of the piece; as transformers converts such models.
+    // Every way to put a piece together from two others, the piece with the highest score first; as transformers converts such models.
     const merges = [];
-    for (const [piece] of pieces.filter(([p]) => !/^<.*>$/.test(p))) {
+    for (const [piece, score] of pieces.filter(([p]) => !/^<.*>$/.test(p))) {
         const local = [], letters = [...piece];
         for (let i = 1; i < letters.length; i++) {
             const [left, right] = [letters.slice(0, i).join(''), letters.slice(i).join('')];
-            if (left in vocab && right in vocab) local.push([left, right]);
+            if (left in vocab && right in vocab) local.push([left, right, +score, i, letters.length - i]);
         }
         merges.push(...local.sort((a, b) => vocab[a[0]] - vocab[b[0]] || vocab[a[1]] - vocab[b[1]]));
     }
+    merges.sort((a, b) => b[2] - a[2] || b[3] - a[3] || b[4] - a[4]);
     const shape = {
         version: '1.0', truncation: null, padding: null, added_tokens: ['<unk>', '<s>', '</s>'].map((t, id) => added(t, id)),
         normalizer: { type: 'Sequence', normalizers: [{ type: 'Prepend', prepend: '▁' }, { type: 'Replace', pattern: { String: ' ' }, content: '▁' }] },
@@ -148,7 +149,7 @@ async function llama2Shapes(name) {
         decoder: { type: 'Sequence', decoders: [{ type: 'Replace', pattern: { String: '▁' }, content: ' ' }, { type: 'ByteFallback' }, { type: 'Fuse' },
             { type: 'Strip', content: ' ', start: 1, stop: 0 }] },
         model: { type: 'BPE', dropout: null, unk_token: '<unk>', continuing_subword_prefix: null, end_of_word_suffix: null, fuse_unk: true,
-            byte_fallback: true, ignore_merges: false, vocab, merges: merges.map(m => m.join(' ')) },
+            byte_fallback: true, ignore_merges: false, vocab, merges: merges.map(m => m[0] + ' ' + m[1]) },
     };
     const specials = ['<s>', '</s>', ' </s> ', '<unk>', '[INST] hi [/INST]'];
     await expectations('llama2', shape, specials);
@@ -161,7 +162,7 @@ async function llama2Shapes(name) {
     await expectations('gemma', { ...shape, normalizer: { type: 'Replace', pattern: { String: ' ' }, content: '▁' },
         pre_tokenizer: { type: 'Split', pattern: { String: ' ' }, behavior: 'MergedWithPrevious', invert: false },
         decoder: { type: 'Sequence', decoders: shape.decoder.decoders.slice(0, 3) },
-        model: { ...shape.model, fuse_unk: false, byte_fallback: false, merges } }, specials);
+        model: { ...shape.model, fuse_unk: false, byte_fallback: false, merges: merges.map(m => m.slice(0, 2)) } }, specials);
 }
 
 // ---- WordPiece in the shape of BERT, with and without case ----
