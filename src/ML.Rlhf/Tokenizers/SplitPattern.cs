@@ -10,7 +10,7 @@ namespace ML.Rlhf;
 /// </summary>
 /// <remarks>
 /// Text with characters beyond U+FFFF is matched in a shadow of itself, in which each of them is replaced by one unit of the same Unicode
-/// category. Expressions are refused where the two dialects differ in what they match: see <see cref="Check"/>.
+/// category. Expressions are refused where the two dialects differ in what they match: see <see cref="Translate"/>.
 /// </remarks>
 internal sealed class SplitPattern
 {
@@ -27,13 +27,14 @@ internal sealed class SplitPattern
 
     /// <param name="pattern">The expression.</param>
     /// <param name="keepRest">Whether what lies between two matches is a piece, too; it is left out otherwise.</param>
+    /// <param name="patience">How long a search may take; null for ten seconds.</param>
     /// <exception cref="FormatException">The expression is damaged, or uses what means something else in .NET.</exception>
-    public SplitPattern(string pattern, bool keepRest)
+    public SplitPattern(string pattern, bool keepRest, TimeSpan? patience = null)
     {
-        Check(pattern);
+        string translated = Translate(pattern);
         try
         {
-            _regex = new Regex(pattern, RegexOptions.CultureInvariant, s_patience);
+            _regex = new Regex(translated, RegexOptions.CultureInvariant, patience ?? s_patience);
         }
         catch (ArgumentException exception)
         {
@@ -43,6 +44,7 @@ internal sealed class SplitPattern
     }
 
     /// <summary>Where the pieces of a text lie, in UTF-16 units. None is empty.</summary>
+    /// <exception cref="FormatException">The expression is one that takes forever.</exception>
     public List<(int Offset, int Length)> Split(ReadOnlySpan<char> text)
     {
         // starts[i] is where the character stands that is unit i of the shadow; null where both are the same.
@@ -52,13 +54,20 @@ internal sealed class SplitPattern
 
         var pieces = new List<(int, int)>();
         int end = 0;
-        foreach (ValueMatch match in _regex.EnumerateMatches(shadow))
+        try
         {
-            if (match.Length == 0)
-                continue;
-            Add(end, match.Index, _keepRest);
-            end = match.Index + match.Length;
-            Add(match.Index, end, true);
+            foreach (ValueMatch match in _regex.EnumerateMatches(shadow))
+            {
+                if (match.Length == 0)
+                    continue;
+                Add(end, match.Index, _keepRest);
+                end = match.Index + match.Length;
+                Add(match.Index, end, true);
+            }
+        }
+        catch (RegexMatchTimeoutException)
+        {
+            throw new FormatException($"The regular expression {_regex} of the tokenizer takes forever on this text.");
         }
         Add(end, shadow.Length, _keepRest);
         return pieces;
@@ -94,50 +103,61 @@ internal sealed class SplitPattern
     }
 
     /// <summary>
-    /// Throws where .NET reads an expression otherwise than Oniguruma does: anchors (^ there is the start of any line), \w and what is
-    /// built on it, sets inside of sets, possessive quantifiers, and options but for <c>(?i:…)</c>.
+    /// The expression as .NET writes it. Throws where .NET would read it otherwise than Oniguruma does: anchors (^ there is the start of
+    /// any line), \w and what is built on it, sets inside of sets, possessive quantifiers, and options but for <c>(?i:…)</c>; in which, too,
+    /// ſ is a form of s, which .NET does not know.
     /// </summary>
-    private static void Check(string pattern)
+    private static string Translate(string pattern)
     {
+        var translated = new StringBuilder(pattern.Length);
+        var ignoresCase = new Stack<bool>([false]); // of the groups around
         bool inSet = false, quantified = false;
-        for (int i = 0; i < pattern.Length; i++)
+        for (int i = 0; i < pattern.Length;)
         {
             ReadOnlySpan<char> rest = pattern.AsSpan(i);
+            int length = 1;
             bool afterQuantifier = quantified;
             quantified = false;
             if (rest[0] == '\\' && rest.Length > 1)
             {
                 if (char.IsAsciiLetterOrDigit(rest[1]) && !"pPsSdDnrtfvxu".Contains(rest[1]))
                     throw Unsupported(rest[..2]);
-                i += rest[1] is 'p' or 'P' && rest.IndexOf('}') is > 0 and int close ? close : 1;
+                length = rest[1] is 'p' or 'P' && rest.IndexOf('}') is > 0 and int close ? close + 1 : 2;
             }
             else if (inSet)
             {
-                if (rest[0] == '[' || rest.StartsWith("&&"))
+                if (rest[0] == '[' || rest.StartsWith("&&") || rest[0] == '-' && ignoresCase.Peek())
                     throw Unsupported(rest[..1]);
                 inSet = rest[0] != ']';
             }
             else if (rest[0] == '[')
             {
                 inSet = true;
-                i += rest.StartsWith("[^]") ? 2 : rest.StartsWith("[^") || rest.StartsWith("[]") ? 1 : 0; // a ] here is a character
+                length = rest.StartsWith("[^]") ? 3 : rest.StartsWith("[^") || rest.StartsWith("[]") ? 2 : 1; // a ] here is a character
             }
             else if (rest[0] == '(')
             {
-                if (rest.StartsWith("(?") && !s_groups.Any(pattern[i..].StartsWith))
-                    throw Unsupported(rest[..Math.Min(3, rest.Length)]);
-                i += rest.StartsWith("(?") ? 1 : 0;
+                string group = !rest.StartsWith("(?") ? "(" : s_groups.FirstOrDefault(pattern[i..].StartsWith)
+                    ?? throw Unsupported(rest[..Math.Min(3, rest.Length)]);
+                length = group.Length;
+                ignoresCase.Push(ignoresCase.Peek() || group == "(?i:");
             }
+            else if (rest[0] == ')' && ignoresCase.Count > 1)
+                ignoresCase.Pop();
             else if (rest[0] is '^' or '$' || rest[0] == '+' && afterQuantifier)
                 throw Unsupported(rest[..1]);
             else
             {
                 quantified = rest[0] is '*' or '+' or '?' or '{';
-                i += rest[0] == '{' && rest.IndexOf('}') is > 0 and int close ? close : 0;
+                length = rest[0] == '{' && rest.IndexOf('}') is > 0 and int close ? close + 1 : 1;
             }
+            bool longS = rest[0] is 's' or 'S' && ignoresCase.Peek();
+            translated.Append(!longS ? rest[..length] : inSet ? "sſ" : "[sſ]");
+            i += length;
 
             FormatException Unsupported(ReadOnlySpan<char> what) => new(
                 $"The regular expression {pattern} has '{what}' at position {i}, which means something else in .NET: it is not supported.");
         }
+        return translated.ToString();
     }
 }
