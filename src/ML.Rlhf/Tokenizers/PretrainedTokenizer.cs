@@ -85,6 +85,7 @@ internal static class PretrainedTokenizer
             Vocabulary = vocabulary,
             SpecialTokens = roles.Values.Distinct().Where(vocabulary.Contains).ToDictionary(token => token, token => Array.IndexOf(vocabulary, token)),
             BeginningOfText = vocabulary.Contains(roles["cls_token"]) ? roles["cls_token"] : null,
+            AfterText = vocabulary.Contains(roles["sep_token"]) ? roles["sep_token"] : null,
             WordPiece = new WordPieceRules
             {
                 SeparateChinese = configuration.Flag("tokenize_chinese_chars") ?? true,

@@ -46,10 +46,7 @@ public sealed class TextTokenizer : IEquatable<TextTokenizer>
         _normalizer = content.ByteLevel?.CreateNormalizer() ?? content.SentencePiece?.CreateNormalizer() ?? content.WordPiece?.CreateNormalizer();
         _prefix = content.ByteLevel is { PrefixSpace: true } ? " " : "";
 
-        AddedToken[] listed = content.AddedTokens ?? [];
-        var tokens = content.SpecialTokens.Select(token => new AddedToken(token.Key, token.Value, Special: true))
-            .ExceptBy(listed.Select(token => token.Text), token => token.Text).Concat(listed)
-            .ToLookup(token => token.Normalized && _normalizer is not null);
+        var tokens = content.AllAddedTokens().ToLookup(token => token.Normalized && _normalizer is not null);
         _addedTokens = new AddedTokenFinder(tokens[false]);
         if (tokens[true].Any())
             _normalizedTokens = new AddedTokenFinder(tokens[true].Select(
@@ -68,7 +65,7 @@ public sealed class TextTokenizer : IEquatable<TextTokenizer>
             PreTokenizer = rules.CreatePreTokenizer(),
             Normalizer = rules.CreatePrefixingNormalizer(),
         });
-        HashSet<string> added = [.. content.SpecialTokens.Keys, .. (content.AddedTokens ?? []).Select(token => token.Text)];
+        HashSet<string> added = [.. content.AllAddedTokens().Select(token => token.Text)];
         return rules.WholePieces
             ? new WholePieceTokenizer(merging, tokens.Where(token => !added.Contains(token.Key)).ToDictionary())
             : merging;
@@ -321,6 +318,19 @@ public sealed class TextTokenizer : IEquatable<TextTokenizer>
     {
         ArgumentNullException.ThrowIfNull(stream);
         Content.Write(stream);
+    }
+
+    /// <summary>
+    /// Writes the tokenizer into a folder in the layout of Hugging Face: <c>tokenizer.json</c> for the tokenizers library, and
+    /// <c>tokenizer_config.json</c> for transformers. <see cref="TokenizerCatalog.FromPretrained"/> reads them.
+    /// </summary>
+    /// <param name="folder">Made if it does not exist; files of these names are replaced.</param>
+    /// <exception cref="NotSupportedException">It is a tokenizer of characters, which that library does not have.</exception>
+    public void SavePretrained(string folder)
+    {
+        ArgumentNullException.ThrowIfNull(folder);
+        Directory.CreateDirectory(folder);
+        TokenizerJsonWriter.Write(folder, Content);
     }
 
     /// <summary>Reads what <see cref="Save"/> wrote.</summary>

@@ -43,6 +43,10 @@ internal sealed record TokenizerContent
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public string? BeginningOfText { get; init; }
 
+    /// <summary>The key in <see cref="SpecialTokens"/> of the token that stands behind every text in pretrained data, such as [SEP].</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public string? AfterText { get; init; }
+
     /// <summary>Tokens found in text as they stand that <see cref="SpecialTokens"/> does not say all about.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public AddedToken[]? AddedTokens { get; init; }
@@ -63,6 +67,7 @@ internal sealed record TokenizerContent
         Kind == other.Kind
         && EndOfText == other.EndOfText
         && BeginningOfText == other.BeginningOfText
+        && AfterText == other.AfterText
         && ReplaceUnknown == other.ReplaceUnknown
         && Vocabulary.AsSpan().SequenceEqual(other.Vocabulary)
         && Merges.AsSpan().SequenceEqual(other.Merges)
@@ -74,6 +79,14 @@ internal sealed record TokenizerContent
     /// <summary>The rules of the kind, in a form that can be compared.</summary>
     private byte[] RulesJson() => JsonSerializer.SerializeToUtf8Bytes(
         new TokenizerContent { ByteLevel = ByteLevel, SentencePiece = SentencePiece, WordPiece = WordPiece }, s_json);
+
+    /// <summary>Every token that is found in text as it stands.</summary>
+    public IEnumerable<AddedToken> AllAddedTokens()
+    {
+        AddedToken[] listed = AddedTokens ?? [];
+        return SpecialTokens.Select(token => new AddedToken(token.Key, token.Value, Special: true))
+            .ExceptBy(listed.Select(token => token.Text), token => token.Text).Concat(listed);
+    }
 
     /// <summary>The id of each token. Call <see cref="Check"/> first.</summary>
     public Dictionary<string, int> Ids() =>
@@ -156,8 +169,11 @@ internal sealed record TokenizerContent
         }
         if (!SpecialTokens.ContainsKey(EndOfText))
             throw Damaged($"the end-of-text token '{EndOfText}' is not among the special tokens");
-        if (BeginningOfText is not null && !SpecialTokens.ContainsKey(BeginningOfText))
-            throw Damaged($"the beginning-of-text token '{BeginningOfText}' is not among the special tokens");
+        foreach (string? token in new[] { BeginningOfText, AfterText })
+        {
+            if (token is not null && !SpecialTokens.ContainsKey(token))
+                throw Damaged($"token '{token}', which stands around every text, is not among the special tokens");
+        }
         var added = new HashSet<string>();
         foreach (AddedToken token in AddedTokens ?? [])
         {

@@ -14,12 +14,14 @@ internal static class TokenizerJsonReader
     {
         JsonElement model = root.Member("model") ?? throw new FormatException("It has no \"model\".");
         AddedToken[] added = [.. root.Items("added_tokens").Select(ReadAddedToken)];
+        var (before, after) = AroundTexts(root.Member("post_processor"));
         var content = new TokenizerContent
         {
             Vocabulary = Vocabulary(Tokens(model), added),
             SpecialTokens = added.Where(token => token.Special).ToDictionary(token => token.Text, token => token.Id),
             AddedTokens = added.Where(token => !token.IsPlain).ToArray() is { Length: > 0 } listed ? listed : null,
-            BeginningOfText = BeginningOfText(root.Member("post_processor")),
+            BeginningOfText = before,
+            AfterText = after,
         };
         return TypeOf(model, "model") switch
         {
@@ -70,20 +72,26 @@ internal static class TokenizerJsonReader
         return vocabulary;
     }
 
-    /// <summary>The special token that the post-processor puts before every text; what it puts behind is up to trainers.</summary>
-    private static string? BeginningOfText(JsonElement? postProcessor)
+    /// <summary>The special tokens that the post-processor puts before and behind every text.</summary>
+    private static (string? Before, string? After) AroundTexts(JsonElement? postProcessor)
     {
         foreach (JsonElement step in Steps(postProcessor, "processors"))
         {
             string type = TypeOf(step, "post_processor");
-            if (type == "TemplateProcessing")
-                return step.Items("single").FirstOrDefault().Member("SpecialToken")?.Text("id");
             if (type is "BertProcessing" or "RobertaProcessing")
-                return step.Items("cls").FirstOrDefault().AsText("cls");
+                return (step.Items("cls").FirstOrDefault().AsText("cls"), step.Items("sep").FirstOrDefault().AsText("sep"));
+            if (type == "TemplateProcessing")
+            {
+                string?[] parts = [.. step.Items("single").Select(part => part.Member("SpecialToken")?.Text("id"))];
+                int text = Array.IndexOf(parts, null);
+                if (parts.Length > 3 || text is not (0 or 1) || parts.Count(part => part is null) != 1)
+                    throw Unsupported("post_processor", Describe(type, step), "a template of at most one token before and one behind the text");
+                return (text == 1 ? parts[0] : null, text + 1 < parts.Length ? parts[^1] : null);
+            }
             if (type != "ByteLevel") // which changes offsets only
                 throw Unsupported("post_processor", type, "TemplateProcessing, BertProcessing, RobertaProcessing, ByteLevel");
         }
-        return null;
+        return (null, null);
     }
 
     // ---- Byte-level BPE: GPT-2, Llama 3, Qwen ----
