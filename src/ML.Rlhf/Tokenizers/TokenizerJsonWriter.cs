@@ -298,19 +298,16 @@ internal static class TokenizerJsonWriter
     }
 
     /// <summary>
-    /// How many ids the model's own vocabulary has. Added tokens behind it are numbered on by the library, which is the same as long as
-    /// there are no holes between them; otherwise they stand in the vocabulary, too.
+    /// How many ids the model's own vocabulary has: up to the last token that is not an added one, or that a merge makes. Added tokens
+    /// behind it are numbered on by the library, which is the same as long as there are no holes; otherwise they stand in it, too.
     /// </summary>
     private static int ModelTokens(TokenizerContent content)
     {
-        int size = content.Vocabulary.Length;
-        while (size > 0 && content.Vocabulary[size - 1] is null) // padding
-            size--;
-        HashSet<int> added = [.. content.AllAddedTokens().Select(token => token.Id)];
-        int first = size;
-        while (first > 0 && added.Contains(first - 1))
-            first--;
-        return content.Vocabulary[..first].Contains(null) ? size : first;
+        var ids = content.Ids();
+        HashSet<string> addedOnly = [.. content.AllAddedTokens().Select(token => token.Text)];
+        addedOnly.ExceptWith(content.Merges.Select(merge => merge.Replace(" ", "")));
+        int size = ids.Where(token => !addedOnly.Contains(token.Key)).Select(token => token.Value + 1).DefaultIfEmpty(0).Max();
+        return ids.Count == ids.Values.Max() + 1 ? size : content.Vocabulary.Length;
     }
 
     /// <summary>Begins an object, a member or an element, that says its type; the caller ends it.</summary>
