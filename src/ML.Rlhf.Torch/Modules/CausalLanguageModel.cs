@@ -8,7 +8,7 @@ namespace ML.Rlhf.Torch.Modules;
 /// A model that scores each next token from the ones before it: what the trainers train and the sampler draws from. <see cref="Gpt"/> and
 /// <see cref="Llama"/> are two.
 /// </summary>
-public abstract class CausalLanguageModel : Module
+public abstract partial class CausalLanguageModel : Module
 {
     private protected CausalLanguageModel(string name, LanguageModelArchitecture architecture) : base(name)
     {
@@ -89,13 +89,16 @@ public abstract class CausalLanguageModel : Module
     /// <param name="capacity">The most tokens per row.</param>
     public abstract DecodingCache CreateCache(int rows, int capacity);
 
-    /// <summary>Copies the shape, the weights and the mode. The copy shares no storage.</summary>
+    /// <summary>
+    /// Copies the shape, the weights and the mode. The copy shares no storage. Adapters are merged into its weights, all of which can be
+    /// trained.
+    /// </summary>
     public CausalLanguageModel Clone()
     {
         var copy = Create(Architecture);
         copy.Dropout = Dropout;
         copy.to(Device);
-        copy.CopyWeightsFrom(this);
+        copy.CopyMerged(this);
         copy.train(training);
         return copy;
     }
@@ -104,7 +107,11 @@ public abstract class CausalLanguageModel : Module
     /// The tensors of a checkpoint in Hugging Face's names, each with the parameter that it is, or a view of it: reading one copies into
     /// the view, writing one copies out of it. The views belong to the caller's dispose scope.
     /// </summary>
+    /// <remarks>Adapters are not among them: <see cref="Clone"/> merges them.</remarks>
     internal abstract IEnumerable<(string Name, Tensor Target)> CheckpointTensors();
+
+    /// <summary>The name that a parameter has in a checkpoint.</summary>
+    internal abstract string CheckpointName(string parameter);
 
     /// <summary>Draws initial weights: the same generator state gives the same ones.</summary>
     private protected void Initialize(Generator generator)

@@ -158,7 +158,7 @@ public sealed class Gpt : CausalLanguageModel
     public override Tensor Logits(Tensor hidden)
     {
         using var scope = NewDisposeScope();
-        return functional.linear(hidden, lm_head?.weight ?? wte.weight!).MoveToOuterDisposeScope();
+        return (lm_head is null ? functional.linear(hidden, wte.weight!) : lm_head.forward(hidden)).MoveToOuterDisposeScope();
     }
 
     /// <inheritdoc/>
@@ -173,19 +173,23 @@ public sealed class Gpt : CausalLanguageModel
     /// </summary>
     internal override IEnumerable<(string Name, Tensor Target)> CheckpointTensors()
     {
-        bool first = Architecture.Norms == NormPlacement.After;
-        foreach (var (name, parameter) in named_parameters())
+        foreach (var (name, parameter) in BaseParameters())
         {
-            string there = name switch
-            {
-                "wte.weight" when first => "transformer.tokens_embed.weight",
-                "wpe.weight" when first => "transformer.positions_embed.weight",
-                "lm_head.weight" => name,
-                _ => "transformer." + name,
-            };
             bool turned = name.StartsWith("h.", StringComparison.Ordinal) && parameter.ndim == 2;
-            yield return (there, turned ? parameter.t() : parameter);
+            yield return (CheckpointName(name), turned ? parameter.t() : parameter);
         }
+    }
+
+    internal override string CheckpointName(string parameter)
+    {
+        bool first = Architecture.Norms == NormPlacement.After;
+        return parameter switch
+        {
+            "wte.weight" when first => "transformer.tokens_embed.weight",
+            "wpe.weight" when first => "transformer.positions_embed.weight",
+            "lm_head.weight" => parameter,
+            _ => "transformer." + parameter,
+        };
     }
 
     private protected override bool EndsResidualBranch(string name) => name.EndsWith("c_proj.weight", StringComparison.Ordinal);

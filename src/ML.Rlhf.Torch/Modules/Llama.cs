@@ -204,7 +204,7 @@ public sealed class Llama : CausalLanguageModel
     public override Tensor Logits(Tensor hidden)
     {
         using var scope = NewDisposeScope();
-        return functional.linear(hidden, lm_head?.weight ?? embed_tokens.weight!).MoveToOuterDisposeScope();
+        return (lm_head is null ? functional.linear(hidden, embed_tokens.weight!) : lm_head.forward(hidden)).MoveToOuterDisposeScope();
     }
 
     /// <inheritdoc/>
@@ -213,9 +213,11 @@ public sealed class Llama : CausalLanguageModel
 
     internal override IEnumerable<(string Name, Tensor Target)> CheckpointTensors()
     {
-        foreach (var (name, parameter) in named_parameters())
-            yield return (name == "lm_head.weight" ? name : "model." + name, parameter);
+        foreach (var (name, parameter) in BaseParameters())
+            yield return (CheckpointName(name), parameter);
     }
+
+    internal override string CheckpointName(string parameter) => parameter == "lm_head.weight" ? parameter : "model." + parameter;
 
     private protected override bool EndsResidualBranch(string name) =>
         name.EndsWith("o_proj.weight", StringComparison.Ordinal) || name.EndsWith("down_proj.weight", StringComparison.Ordinal);

@@ -8,6 +8,8 @@ namespace ML.Rlhf.Torch.Modules;
 /// <summary>A GPT whose head gives one number per position: a reward at the last token, or a value at each.</summary>
 public sealed class ScalarGpt : Module
 {
+    internal const string BiasName = "score.bias";
+
     private readonly CausalLanguageModel transformer;
     private readonly Linear score;
 
@@ -80,37 +82,44 @@ public sealed class ScalarGpt : Module
         (Gain, Bias) = (gain, bias);
     }
 
-    internal const string BiasName = "score.bias";
-
     /// <summary>The trunk's tensors and the head, in Hugging Face's names for a sequence classifier, whose heads have no bias.</summary>
-    internal IEnumerable<(string Name, Tensor Target)> CheckpointTensors() =>
-        [.. transformer.CheckpointTensors(), ("score.weight", score.weight!), (BiasName, score.bias!)];
+    internal IEnumerable<(string Name, Tensor Target)> CheckpointTensors() => [.. transformer.CheckpointTensors(), .. HeadTensors()];
 
     /// <summary>The same tensors with gain and bias in the head, to be written; a bias of 0 is left out.</summary>
-    internal IEnumerable<(string Name, Tensor Source)> NormalizedTensors()
+    internal IEnumerable<(string Name, Tensor Source)> NormalizedTensors() => [.. transformer.CheckpointTensors(), .. NormalizedHead()];
+
+    internal IEnumerable<(string Name, Tensor Target)> HeadTensors() => [("score.weight", score.weight!), (BiasName, score.bias!)];
+
+    internal IEnumerable<(string Name, Tensor Source)> NormalizedHead()
     {
         Tensor weight = score.weight! * Gain, bias = score.bias! * Gain + Bias;
-        (string, Tensor)[] head = bias.ToDouble() == 0 ? [("score.weight", weight)] : [("score.weight", weight), (BiasName, bias)];
-        return [.. transformer.CheckpointTensors(), .. head];
+        return bias.ToDouble() == 0 ? [("score.weight", weight)] : [("score.weight", weight), (BiasName, bias)];
     }
 
-    /// <summary>Copies trunk, head, gain, bias and mode. The copy shares no storage.</summary>
-    public ScalarGpt Clone()
+    /// <summary>
+    /// Copies trunk, head, gain, bias and mode. The copy shares no storage. Adapters of the trunk are merged into its weights.
+    /// </summary>
+    public ScalarGpt Clone() => OnTrunk(transformer.Clone());
+
+    /// <summary>A copy of the head, with gain, bias and mode, on another trunk.</summary>
+    private ScalarGpt OnTrunk(CausalLanguageModel trunk)
     {
-        var copy = new ScalarGpt(transformer.Clone(), generator: null) { Gain = Gain, Bias = Bias };
-        copy.CopyWeightsFrom(this);
+        var copy = new ScalarGpt(trunk, generator: null) { Gain = Gain, Bias = Bias };
+        copy.score.CopyWeightsFrom(score);
         copy.train(training);
         return copy;
     }
+
 
     /// <summary>
     /// A copy that gives the same numbers, with gain and bias in its head: where a value function starts from. Its numbers must be in the
     /// unit of the scores from the beginning, and its head must learn at the rate that the optimiser says, not at Gain times that.
     /// </summary>
+    /// <param name="copyTrunk">Makes the trunk that will be trained.</param>
     /// <param name="weight">What these numbers are multiplied with in the score.</param>
-    internal ScalarGpt CloneAsValueFunction(double weight = 1)
+    internal ScalarGpt CloneAsValueFunction(Func<CausalLanguageModel, CausalLanguageModel> copyTrunk, double weight = 1)
     {
-        var copy = Clone();
+        var copy = OnTrunk(copyTrunk(transformer));
         using var noGrad = no_grad();
         using var scope = NewDisposeScope();
         copy.score.weight!.mul_(Gain * weight);

@@ -31,7 +31,7 @@ namespace ML.Rlhf
     }
 
     /// <summary>What direct preference optimisation lets you choose (Rafailov et al. 2023, arXiv 2305.18290).</summary>
-    public abstract record DpoHyperparameters : OptimizationOptions
+    public abstract record DpoHyperparameters : FineTuningOptions
     {
         private protected DpoHyperparameters() => LearningRate = 1e-4; // 1e-6 is usual for billions of parameters (see DECISIONS.md)
 

@@ -7,7 +7,7 @@ using static TorchSharp.torch;
 namespace ML.Rlhf
 {
     /// <summary>What Kahneman–Tversky optimisation lets you choose (Ethayarajh et al. 2024, arXiv 2402.01306).</summary>
-    public abstract record KtoHyperparameters : OptimizationOptions
+    public abstract record KtoHyperparameters : FineTuningOptions
     {
         private protected KtoHyperparameters() => LearningRate = 1e-4; // as DPO
 

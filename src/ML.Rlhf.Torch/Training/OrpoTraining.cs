@@ -7,7 +7,7 @@ using static TorchSharp.torch;
 namespace ML.Rlhf
 {
     /// <summary>What odds-ratio preference optimisation lets you choose (Hong et al. 2024, arXiv 2403.07691).</summary>
-    public abstract record OrpoHyperparameters : OptimizationOptions
+    public abstract record OrpoHyperparameters : FineTuningOptions
     {
         private protected OrpoHyperparameters() => LearningRate = 3e-4; // as fine-tuning, of which it is a kind
 

@@ -29,7 +29,7 @@ namespace ML.Rlhf
     }
 
     /// <summary>What reward-model training lets you choose (step 2 of InstructGPT).</summary>
-    public abstract record RewardModelHyperparameters : OptimizationOptions
+    public abstract record RewardModelHyperparameters : FineTuningOptions
     {
         private protected RewardModelHyperparameters() => LearningRate = 1e-4;
 

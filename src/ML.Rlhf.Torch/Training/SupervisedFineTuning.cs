@@ -5,7 +5,7 @@ using static TorchSharp.torch;
 namespace ML.Rlhf
 {
     /// <summary>What supervised fine-tuning lets you choose (step 1 of InstructGPT).</summary>
-    public abstract record SupervisedFineTuningHyperparameters : OptimizationOptions
+    public abstract record SupervisedFineTuningHyperparameters : FineTuningOptions
     {
         private protected SupervisedFineTuningHyperparameters() => LearningRate = 3e-4;
 
@@ -31,6 +31,8 @@ namespace ML.Rlhf
         /// </summary>
         /// <value>False by default: it saves time where lengths differ much, and costs some where they do not.</value>
         public bool Packing { get; init; }
+
+        private protected override bool HasDropout => true;
 
         internal override void Check(OptionProblems problems)
         {

@@ -19,7 +19,7 @@ namespace ML.Rlhf;
 /// | Output | <see cref="TextGenerationTransformer"/>: a text column with the completion |
 /// | Passes over the data | one, to tokenize it; tokens are kept in memory, 4 bytes each |
 /// | Networks in memory | one: what the reference says is computed before training |
-/// | The given model | is copied and stays as it is |
+/// | The given model | is copied, or shared with <see cref="FineTuningOptions.Lora"/>, and stays as it is |
 /// </remarks>
 public sealed class DpoTrainer : IEstimator<TextGenerationTransformer>
 {
@@ -29,7 +29,7 @@ public sealed class DpoTrainer : IEstimator<TextGenerationTransformer>
 
     internal DpoTrainer(IHostEnvironment environment, TextGenerationTransformer model, DpoOptions options)
     {
-        options.Validate();
+        options.ValidateFor(model);
         _host = new TrainerHost(environment, nameof(DpoTrainer));
         _model = model;
         _options = options;
@@ -44,7 +44,7 @@ public sealed class DpoTrainer : IEstimator<TextGenerationTransformer>
         return Schemas.With(inputSchema, Schemas.Column(_options.CompletionColumnName, TextDataViewType.Instance));
     }
 
-    /// <summary>Trains a copy of the model.</summary>
+    /// <summary>Trains a copy of the model, or adapters beside it.</summary>
     /// <exception cref="ArgumentOutOfRangeException">There is no such column, or it has another type.</exception>
     /// <exception cref="InvalidOperationException">There are no preferences that fit the model.</exception>
     /// <exception cref="OperationCanceledException">The run was stopped.</exception>
@@ -66,7 +66,7 @@ public sealed class DpoTrainer : IEstimator<TextGenerationTransformer>
                 $"{preferences.Chosen.Sequences.TokenCount + preferences.Rejected.Sequences.TokenCount} tokens.");
 
             return LanguageModel.Build(
-                _model.Network.Clone().to(run.Device), _model.Tokenizer, _model.Architecture,
+                FineTuning.Begin(_model.Network, _options, run), _model.Tokenizer, _model.Architecture,
                 module => DpoTraining.Run(module, preferences, validation, _options, run),
                 model => new TextGenerationTransformer(
                     _host.Environment, model, _options.PromptColumnName, _options.CompletionColumnName,

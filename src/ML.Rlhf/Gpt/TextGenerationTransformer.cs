@@ -25,7 +25,7 @@ namespace ML.Rlhf;
 /// <para>A prompt gets the same completion with the same <see cref="SamplingOptions.Seed"/>, wherever it stands in the data.</para>
 /// <para>Saved by <c>ml.Model.Save</c> and loaded by <c>ml.Model.Load</c>, in any program that has this package.</para>
 /// </remarks>
-public sealed class TextGenerationTransformer : ITransformer, IDisposable, IModelComponent<TextGenerationTransformer>
+public sealed partial class TextGenerationTransformer : ITransformer, IDisposable, IModelComponent<TextGenerationTransformer>
 {
     internal const string DefaultPromptColumn = "Prompt", DefaultCompletionColumn = "Completion";
     private const int BatchSize = 64;

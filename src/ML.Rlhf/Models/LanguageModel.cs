@@ -2,6 +2,7 @@ using System.Security.Cryptography;
 using Microsoft.ML.Runtime;
 using ML.Rlhf.Bridge;
 using ML.Rlhf.Torch.Checkpoints;
+using ML.Rlhf.Torch.Modules;
 using ML.Rlhf.Torch.Native;
 using TorchSharp;
 using static TorchSharp.torch;
@@ -15,7 +16,8 @@ namespace ML.Rlhf;
 /// <typeparam name="TModule"><see cref="Torch.Modules.Gpt"/> or <see cref="Torch.Modules.ScalarGpt"/>.</typeparam>
 internal sealed class LanguageModel<TModule> : IDisposable where TModule : nn.Module
 {
-    private const string TokenizerEntry = "tokenizer.json", ArchitectureEntry = "architecture.json", WeightsEntry = "model.safetensors";
+    private const string TokenizerEntry = "tokenizer.json", ArchitectureEntry = "architecture.json", WeightsEntry = "model.safetensors",
+        AdapterEntry = "adapter.json"; // only where the model has adapters
 
     private readonly SharedModule<TModule> _shared;
     private int _disposed;
@@ -59,6 +61,8 @@ internal sealed class LanguageModel<TModule> : IDisposable where TModule : nn.Mo
     {
         WriteEntry(writer, ArchitectureEntry, stream => stream.Write(Architecture.ToJson()));
         WriteEntry(writer, TokenizerEntry, Tokenizer.Save);
+        if (Trunk(Module) is { HasAdapters: true } trunk)
+            WriteEntry(writer, AdapterEntry, stream => stream.Write(AdapterShape.ToJson(trunk.Adapters.Select(a => a.Shape))));
         WriteEntry(writer, WeightsEntry, stream => Safetensors.Write(stream, Module));
     }
 
@@ -78,11 +82,13 @@ internal sealed class LanguageModel<TModule> : IDisposable where TModule : nn.Mo
             throw new FormatException(
                 $"The model has {architecture.VocabularySize} tokens, but its tokenizer {tokenizer.VocabularySize}. The file is " +
                 "damaged; save the model again.");
+        IReadOnlyList<AdapterShape> adapters = [];
+        TryReadEntry(reader, AdapterEntry, (stream, _) => adapters = AdapterShape.FromJson(ReadAll(stream)));
         LanguageModel<TModule>? model = null;
         try
         {
-            ReadEntry(reader, WeightsEntry, (stream, length) => model = ReadModule(environment, stream, length, tokenizer, architecture,
-                create));
+            ReadEntry(reader, WeightsEntry, (stream, length) => model = ReadModule(
+                environment, stream, length, tokenizer, architecture, adapters, create));
             return model!;
         }
         catch
@@ -94,23 +100,39 @@ internal sealed class LanguageModel<TModule> : IDisposable where TModule : nn.Mo
 
     private static LanguageModel<TModule> ReadModule(
         IHostEnvironment environment, Stream weights, long length, TextTokenizer tokenizer, LanguageModelArchitecture architecture,
-        Func<LanguageModelArchitecture, TModule> create)
+        IReadOnlyList<AdapterShape> adapters, Func<LanguageModelArchitecture, TModule> create)
     {
         // Memory is only asked for when the file has what it is for.
-        if (length < architecture.ParameterCount * sizeof(float))
-            throw new FormatException(
-                $"The model has {architecture.ParameterCount} parameters, but its weights only {length} bytes. The file is damaged; " +
-                "save the model again.");
+        void RequireBytesFor(long parameters)
+        {
+            if (length < parameters * sizeof(float))
+                throw new FormatException(
+                    $"The model has {parameters} parameters, but its weights only {length} bytes. The file is damaged; save the model again.");
+        }
+        RequireBytesFor(architecture.ParameterCount);
         return LanguageModel.Build(
             create(architecture), tokenizer, architecture,
             module =>
             {
+                if (adapters.Count > 0)
+                {
+                    RequireBytesFor(architecture.ParameterCount + Trunk(module)!.AdapterParameterCount(adapters));
+                    Trunk(module)!.AttachAdapters(adapters);
+                }
                 Safetensors.Read(weights, module);
                 module.to(Devices.Of(environment));
                 module.eval();
             },
             model => model);
     }
+
+    /// <summary>The part of a module that adapters can be in.</summary>
+    private static CausalLanguageModel? Trunk(nn.Module module) => module switch
+    {
+        ScalarGpt scalar => scalar.Trunk,
+        CausalLanguageModel model => model,
+        _ => null,
+    };
 
     /// <summary>
     /// Writes an entry, and its checksum into the main stream: nobody else looks whether a zip file's content is what it was, and any
@@ -132,12 +154,28 @@ internal sealed class LanguageModel<TModule> : IDisposable where TModule : nn.Mo
     internal static void ReadEntry(ModelReader reader, string entry, Action<Stream, long> read)
     {
         using var checksum = SHA256.Create();
-        reader.ReadStream(entry, stream =>
-        {
-            using var hashing = new CryptoStream(stream, checksum, CryptoStreamMode.Read, leaveOpen: true);
-            read(hashing, stream.Length);
-            hashing.CopyTo(Stream.Null); // the checksum is that of the whole entry
-        });
+        reader.ReadStream(entry, Hashing(checksum, read));
+        RequireChecksum(reader, entry, checksum);
+    }
+
+    /// <summary>Reads what <see cref="WriteEntry"/> wrote, if it wrote it.</summary>
+    /// <exception cref="FormatException">It is not what was written.</exception>
+    private static void TryReadEntry(ModelReader reader, string entry, Action<Stream, long> read)
+    {
+        using var checksum = SHA256.Create();
+        if (reader.TryReadStream(entry, Hashing(checksum, read)))
+            RequireChecksum(reader, entry, checksum);
+    }
+
+    private static Action<Stream> Hashing(SHA256 checksum, Action<Stream, long> read) => stream =>
+    {
+        using var hashing = new CryptoStream(stream, checksum, CryptoStreamMode.Read, leaveOpen: true);
+        read(hashing, stream.Length);
+        hashing.CopyTo(Stream.Null); // the checksum is that of the whole entry
+    };
+
+    private static void RequireChecksum(ModelReader reader, string entry, SHA256 checksum)
+    {
         if (!checksum.Hash.AsSpan().SequenceEqual(reader.Main.ReadBytes(SHA256.HashSizeInBytes)))
             throw new FormatException(
                 $"'{entry}' is not what was saved (its checksum differs): the file is damaged or was edited. Copy it or save the model " +

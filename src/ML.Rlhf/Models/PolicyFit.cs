@@ -35,7 +35,7 @@ internal static class PolicyFit
                 "context.");
     }
 
-    /// <summary>Reads the prompts, copies the model as policy and as reference, and makes a transformer of what the loop trained.</summary>
+    /// <summary>Reads the prompts, makes policy and reference of the model, and makes a transformer of what the loop trained.</summary>
     public static TextGenerationTransformer Train<TOptions>(
         TrainerHost host, string stage, TextGenerationTransformer model, Reward reward, TOptions options, IDataView input, PolicyLoop loop)
         where TOptions : PolicyHyperparameters, IPolicyColumns
@@ -50,10 +50,13 @@ internal static class PolicyFit
                 options.CancellationToken);
             run.Log($"{prompts.Count} prompts, {options.Episodes} episodes.");
 
-            using var reference = model.Network.Clone().to(run.Device);
             return LanguageModel.Build(
-                model.Network.Clone().to(run.Device), model.Tokenizer, model.Architecture,
-                policy => loop(policy, reference, scorer, goldScorer, prompts, run),
+                FineTuning.Begin(model.Network, options, run), model.Tokenizer, model.Architecture,
+                policy =>
+                {
+                    using var reference = FineTuning.Reference(policy);
+                    loop(policy, reference, scorer, goldScorer, prompts, run);
+                },
                 trained => new TextGenerationTransformer(
                     host.Environment, trained, options.PromptColumnName, options.CompletionColumnName, options.Sampling ?? model.Sampling));
         });

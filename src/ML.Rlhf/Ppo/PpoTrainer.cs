@@ -19,8 +19,8 @@ namespace ML.Rlhf;
 /// | Input | a text column of prompts, without answers |
 /// | Output | <see cref="TextGenerationTransformer"/>: a text column with the completion |
 /// | Reward | a reward model, any fitted transformer with a score column, or a function |
-/// | Networks in memory | policy, reference and value function, each the size of the model, and the reward |
-/// | The given models | are copied and stay as they are |
+/// | Networks in memory | policy, reference and value function, each the size of the model, and the reward; with adapters, one model for all three |
+/// | The given models | are copied, or shared with <see cref="FineTuningOptions.Lora"/>, and stay as they are |
 /// </remarks>
 public sealed class PpoTrainer : IEstimator<TextGenerationTransformer>
 {
@@ -31,7 +31,7 @@ public sealed class PpoTrainer : IEstimator<TextGenerationTransformer>
 
     internal PpoTrainer(IHostEnvironment environment, TextGenerationTransformer model, Reward reward, PpoOptions options)
     {
-        options.Validate();
+        options.ValidateFor(model);
         PolicyFit.RequireRoom(options, model);
         _host = new TrainerHost(environment, nameof(PpoTrainer));
         _model = model;
@@ -64,14 +64,14 @@ public sealed class PpoTrainer : IEstimator<TextGenerationTransformer>
             var pretraining = _options.PretrainingData is { } corpus
                 ? Tokenization.Documents(corpus, _options.PretrainingTextColumnName, _model.Tokenizer, _options.CancellationToken)
                 : null;
-            WithValueFunction(policy, run.Device, value =>
+            WithValueFunction(policy, run, value =>
                 new PpoTraining(policy, value, reference, scorer, _model.Tokenizer.EndOfText, _options, run, goldScorer)
                     .Run(prompts, pretraining));
         });
     }
 
     /// <summary>Makes the value function of a run, and frees it afterwards.</summary>
-    private void WithValueFunction(CausalLanguageModel policy, Device device, Action<ScalarGpt> train)
+    private void WithValueFunction(CausalLanguageModel policy, TrainingRun run, Action<ScalarGpt> train)
     {
         if (_options.ValueFunction == ValueFunction.SharedTrunk)
         {
@@ -86,7 +86,8 @@ public sealed class PpoTrainer : IEstimator<TextGenerationTransformer>
             }
             return;
         }
-        using var network = (_reward.CreateValueFunction(_model) ?? new ScalarGpt(_model.Network.Clone(), generator: null)).to(device);
+        CausalLanguageModel Begin(CausalLanguageModel trunk) => FineTuning.Begin(trunk, _options, run);
+        using var network = _reward.CreateValueFunction(_model, Begin) ?? new ScalarGpt(Begin(_model.Network), generator: null);
         train(network);
     }
 }

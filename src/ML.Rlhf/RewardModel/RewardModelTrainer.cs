@@ -17,7 +17,7 @@ namespace ML.Rlhf;
 /// | Input | three text columns: prompt, chosen and rejected answer; or a prompt, a vector of answers, and one of ranks or ratings |
 /// | Output | <see cref="RewardTransformer"/>: a column with the score of an answer, gain and bias included |
 /// | Passes over the data | one, to tokenize it; tokens are kept in memory, 4 bytes each |
-/// | The given model | is copied, the copy gets a scalar head, and it stays as it is |
+/// | The given model | is copied, or shared with <see cref="FineTuningOptions.Lora"/>, and stays as it is; the copy gets a scalar head |
 /// </remarks>
 public sealed class RewardModelTrainer : IEstimator<RewardTransformer>
 {
@@ -27,7 +27,7 @@ public sealed class RewardModelTrainer : IEstimator<RewardTransformer>
 
     internal RewardModelTrainer(IHostEnvironment environment, TextGenerationTransformer model, RewardModelOptions options)
     {
-        options.Validate();
+        options.ValidateFor(model);
         _host = new TrainerHost(environment, nameof(RewardModelTrainer));
         _model = model;
         _options = options;
@@ -73,7 +73,7 @@ public sealed class RewardModelTrainer : IEstimator<RewardTransformer>
 
             using var generator = new Generator(run.Seed, CPU);
             return LanguageModel.Build(
-                new ScalarGpt(_model.Network.Clone().cpu(), generator).to(run.Device), _model.Tokenizer, _model.Architecture,
+                new ScalarGpt(FineTuning.Begin(_model.Network, _options, run), generator), _model.Tokenizer, _model.Architecture,
                 module => RewardModelTraining.Run(module, rankings, validation, NormalizationTexts(rankings, run), _options, run),
                 model => new RewardTransformer(
                     _host.Environment, model, _options.PromptColumnName, _options.CompletionColumnName, _options.ChosenColumnName,

@@ -18,7 +18,7 @@ namespace ML.Rlhf;
 /// <see cref="RewardModelHyperparameters.Normalization"/> has decided.
 /// </summary>
 /// <remarks>Lazy: the model runs when a score is asked for, for a batch of rows at a time.</remarks>
-public sealed class RewardTransformer : ITransformer, IDisposable, IModelComponent<RewardTransformer>
+public sealed partial class RewardTransformer : ITransformer, IDisposable, IModelComponent<RewardTransformer>
 {
     internal const string DefaultScoreColumn = "Score";
     private const string NormalizationEntry = "normalization.json";

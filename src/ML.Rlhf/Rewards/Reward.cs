@@ -37,9 +37,11 @@ public abstract class Reward
 
     /// <summary>A network that a value function starts from; null starts it from the policy, with a head of zeros.</summary>
     /// <param name="policy">The model that answers.</param>
+    /// <param name="copyTrunk">Makes the trunk that will be trained from the one that there is.</param>
     /// <param name="weight">What the reward is multiplied with: the network gives the product.</param>
     /// <returns>A new network, which belongs to the caller.</returns>
-    internal virtual ScalarGpt? CreateValueFunction(TextGenerationTransformer policy, double weight = 1) => null;
+    internal virtual ScalarGpt? CreateValueFunction(
+        TextGenerationTransformer policy, Func<CausalLanguageModel, CausalLanguageModel> copyTrunk, double weight = 1) => null;
 }
 
 /// <summary>A C# function of prompt and response.</summary>
@@ -70,9 +72,10 @@ internal sealed class SumReward(IReadOnlyList<(Reward Reward, double Weight)> pa
     }
 
     /// <summary>That of the heaviest part which has one.</summary>
-    internal override ScalarGpt? CreateValueFunction(TextGenerationTransformer policy, double weight = 1) => parts
+    internal override ScalarGpt? CreateValueFunction(
+        TextGenerationTransformer policy, Func<CausalLanguageModel, CausalLanguageModel> copyTrunk, double weight = 1) => parts
         .OrderByDescending(part => Math.Abs(part.Weight))
-        .Select(part => part.Reward.CreateValueFunction(policy, weight * part.Weight))
+        .Select(part => part.Reward.CreateValueFunction(policy, copyTrunk, weight * part.Weight))
         .FirstOrDefault(network => network is not null);
 }
 
@@ -84,8 +87,11 @@ internal sealed class TransformerReward(IHostEnvironment environment, ITransform
         : own.Tokenizer.Equals(policy.Tokenizer) ? ScoreTokens(own, policy)
         : ScoreNewTokens(own, policy);
 
-    internal override ScalarGpt? CreateValueFunction(TextGenerationTransformer policy, double weight = 1) =>
-        reward is RewardTransformer own && own.Tokenizer.Equals(policy.Tokenizer) ? own.Scalar.CloneAsValueFunction(weight) : null;
+    internal override ScalarGpt? CreateValueFunction(
+        TextGenerationTransformer policy, Func<CausalLanguageModel, CausalLanguageModel> copyTrunk, double weight = 1) =>
+        reward is RewardTransformer own && own.Tokenizer.Equals(policy.Tokenizer)
+            ? own.Scalar.CloneAsValueFunction(copyTrunk, weight)
+            : null;
 
     /// <summary>A reward model of this pack with the policy's tokenizer scores the very tokens that were sampled.</summary>
     private static EpisodeScorer ScoreTokens(RewardTransformer own, TextGenerationTransformer policy)

@@ -17,8 +17,8 @@ namespace ML.Rlhf;
 /// | Input | a text column of prompts, without answers |
 /// | Output | <see cref="TextGenerationTransformer"/>: a text column with the completion |
 /// | Reward | a reward model, any fitted transformer with a score column, or a function |
-/// | Networks in memory | policy and reference (each the size of the model), and the reward |
-/// | The given models | are copied and stay as they are |
+/// | Networks in memory | policy and reference (each the size of the model; with adapters, one for both), and the reward |
+/// | The given models | are copied, or shared with <see cref="FineTuningOptions.Lora"/>, and stay as they are |
 /// </remarks>
 public sealed class RlooTrainer : IEstimator<TextGenerationTransformer>
 {
@@ -29,7 +29,7 @@ public sealed class RlooTrainer : IEstimator<TextGenerationTransformer>
 
     internal RlooTrainer(IHostEnvironment environment, TextGenerationTransformer model, Reward reward, RlooOptions options)
     {
-        options.Validate();
+        options.ValidateFor(model);
         PolicyFit.RequireRoom(options, model);
         _host = new TrainerHost(environment, nameof(RlooTrainer));
         _model = model;

@@ -15,7 +15,7 @@ namespace ML.Rlhf;
 /// | Input | two text columns, prompt and completion |
 /// | Output | <see cref="TextGenerationTransformer"/>: a text column with the completion |
 /// | Passes over the data | one, to tokenize it; tokens are kept in memory, 4 bytes each |
-/// | The given model | is copied and stays as it is |
+/// | The given model | is copied, or shared with <see cref="FineTuningOptions.Lora"/>, and stays as it is |
 /// </remarks>
 public sealed class SupervisedFineTuningTrainer : IEstimator<TextGenerationTransformer>
 {
@@ -25,7 +25,7 @@ public sealed class SupervisedFineTuningTrainer : IEstimator<TextGenerationTrans
 
     internal SupervisedFineTuningTrainer(IHostEnvironment environment, TextGenerationTransformer model, SupervisedFineTuningOptions options)
     {
-        options.Validate();
+        options.ValidateFor(model);
         _host = new TrainerHost(environment, nameof(SupervisedFineTuningTrainer));
         _model = model;
         _options = options;
@@ -40,7 +40,7 @@ public sealed class SupervisedFineTuningTrainer : IEstimator<TextGenerationTrans
         return Schemas.With(inputSchema, Schemas.Column(_options.CompletionColumnName, TextDataViewType.Instance));
     }
 
-    /// <summary>Trains a copy of the model.</summary>
+    /// <summary>Trains a copy of the model, or adapters beside it.</summary>
     /// <exception cref="ArgumentOutOfRangeException">There is no such text column.</exception>
     /// <exception cref="InvalidOperationException">There are no demonstrations that fit the model.</exception>
     /// <exception cref="OperationCanceledException">The run was stopped.</exception>
@@ -61,7 +61,7 @@ public sealed class SupervisedFineTuningTrainer : IEstimator<TextGenerationTrans
             run.Log($"{demonstrations.Count} demonstrations, {demonstrations.Sequences.TokenCount} tokens.");
 
             return LanguageModel.Build(
-                _model.Network.Clone().to(run.Device), _model.Tokenizer, _model.Architecture,
+                FineTuning.Begin(_model.Network, _options, run), _model.Tokenizer, _model.Architecture,
                 module => SupervisedFineTuning.Run(module, demonstrations, validation, _options, run),
                 model => new TextGenerationTransformer(
                     _host.Environment, model, _options.PromptColumnName, _options.CompletionColumnName,

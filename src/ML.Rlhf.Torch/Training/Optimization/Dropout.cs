@@ -13,7 +13,7 @@ internal static class Dropout
     public static void Begin(CausalLanguageModel model, double probability, TrainingRun run)
     {
         model.Dropout = probability;
-        if (probability > 0)
+        if (probability > 0 || model.Adapters.Any(adapter => adapter.Shape.Dropout > 0))
             manual_seed(unchecked((long)run.Seed));
     }
 

@@ -3,7 +3,7 @@ namespace ML.Rlhf;
 /// <summary>
 /// What every trainer that learns from its own answers lets you choose: PPO, GRPO and RLOO.
 /// </summary>
-public abstract record PolicyHyperparameters : OptimizationOptions
+public abstract record PolicyHyperparameters : FineTuningOptions
 {
     private protected PolicyHyperparameters()
     {
