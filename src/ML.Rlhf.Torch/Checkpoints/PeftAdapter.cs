@@ -98,7 +98,7 @@ internal static class PeftAdapter
             file.Read(inFile[name], target);
     }
 
-    private static IEnumerable<(string Name, Tensor Tensor)> Tensors(CausalLanguageModel model, LowRankAdapter adapter)
+    public static IEnumerable<(string Name, Tensor Tensor)> Tensors(CausalLanguageModel model, LowRankAdapter adapter)
     {
         string name = Prefix + PeftConfig.ModuleName(model, adapter.Shape.Target);
         return [(name + PartA, adapter.A), (name + PartB, adapter.B)];

@@ -55,7 +55,7 @@ public static class Pretrained
     }
 
     /// <summary>Writes a language model.</summary>
-    /// <param name="model">The model.</param>
+    /// <param name="model">The model. Adapters are merged into the weights that are written.</param>
     /// <param name="folder">Made if it does not exist; a model that is there is replaced.</param>
     /// <param name="type">Type of the numbers in the file; those of 16 bits take half the space, and are rounded.</param>
     /// <param name="endToken">The id of the token that ends a text, for the configuration; null for none.</param>
@@ -64,7 +64,8 @@ public static class Pretrained
     public static void Save(CausalLanguageModel model, string folder, WeightType type = WeightType.Float32, int? endToken = null)
     {
         ArgumentNullException.ThrowIfNull(model);
-        Save(folder, PretrainedConfig.Write(model.Architecture, scalar: false, endToken), model.CheckpointTensors, type);
+        using var merged = model.HasAdapters ? model.Clone() : null;
+        Save(folder, PretrainedConfig.Write(model.Architecture, scalar: false, endToken), (merged ?? model).CheckpointTensors, type);
     }
 
     /// <summary>Writes a reward model as a sequence classifier with one label.</summary>
@@ -76,7 +77,8 @@ public static class Pretrained
     public static void Save(ScalarGpt model, string folder, WeightType type = WeightType.Float32, int? endToken = null)
     {
         ArgumentNullException.ThrowIfNull(model);
-        Save(folder, PretrainedConfig.Write(model.Trunk.Architecture, scalar: true, endToken), model.NormalizedTensors, type);
+        using var merged = model.Trunk.HasAdapters ? model.Clone() : null;
+        Save(folder, PretrainedConfig.Write(model.Trunk.Architecture, scalar: true, endToken), (merged ?? model).NormalizedTensors, type);
     }
 
     /// <summary>The parameters of a model by the names that they have in Hugging Face's files, to compare gradients with.</summary>

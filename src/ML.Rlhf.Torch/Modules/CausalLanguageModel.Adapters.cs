@@ -7,7 +7,8 @@ namespace ML.Rlhf.Torch.Modules;
 // Low-rank adapters beside the linear layers, and models that share their weights.
 public abstract partial class CausalLanguageModel
 {
-    private const string AdapterPart = ".lora.", Head = "lm_head";
+    internal const string HeadPath = "lm_head";
+    private const string AdapterPart = ".lora.";
 
     /// <summary>
     /// Whether linear layers have adapters (<see cref="LoraOptions"/>). The weights themselves are then frozen, and may be another model's,
@@ -54,7 +55,7 @@ public abstract partial class CausalLanguageModel
     internal IReadOnlyList<AdapterShape> AdapterShapes(LoraOptions options)
     {
         string[] paths = [.. Projections().Select(p => p.Path)];
-        string[] targets = [.. options.Targets ?? paths.Where(path => path != Head)];
+        string[] targets = [.. options.Targets ?? paths.Where(path => path != HeadPath)];
         string[] unknown = [.. targets.Where(target => !paths.Any(path => Means(target, path)))];
         if (unknown.Length > 0 || targets.Length == 0)
             throw new ArgumentException(
@@ -101,6 +102,13 @@ public abstract partial class CausalLanguageModel
             adapters.Add(adapter);
         }
         return adapters;
+    }
+
+    /// <summary>Freezes the head that scores tokens, unless it is the embedding.</summary>
+    internal void FreezeHead()
+    {
+        foreach (var (path, head) in Projections().Where(p => p.Path == HeadPath))
+            head.weight.requires_grad_(false);
     }
 
     /// <summary>Copies the weights of a model of the same shape, with what its adapters add to them.</summary>

@@ -31,7 +31,8 @@ public sealed record LoraOptions
     /// that layer of every block, a longer one (<c>h.0.attn.c_attn</c>) fewer.
     /// </summary>
     /// <value>Null, the default, is every linear layer of every block; attention alone learns less (Schulman et al. 2025). The head
-    /// (<c>lm_head</c>), where it is not tied to the embedding, only if it is named.</value>
+    /// (<c>lm_head</c>), where it is not tied to the embedding, only if it is named, and never below a reward model's or a value function's
+    /// own head.</value>
     public IReadOnlyList<string>? Targets { get; init; }
 
     /// <summary>Adds what is wrong.</summary>

@@ -88,8 +88,10 @@ public sealed class ScalarGpt : Module
     /// <summary>The same tensors with gain and bias in the head, to be written; a bias of 0 is left out.</summary>
     internal IEnumerable<(string Name, Tensor Source)> NormalizedTensors() => [.. transformer.CheckpointTensors(), .. NormalizedHead()];
 
+    /// <summary>The head alone.</summary>
     internal IEnumerable<(string Name, Tensor Target)> HeadTensors() => [("score.weight", score.weight!), (BiasName, score.bias!)];
 
+    /// <summary>The head alone, with gain and bias in it, to be written; a bias of 0 is left out.</summary>
     internal IEnumerable<(string Name, Tensor Source)> NormalizedHead()
     {
         Tensor weight = score.weight! * Gain, bias = score.bias! * Gain + Bias;
@@ -109,7 +111,6 @@ public sealed class ScalarGpt : Module
         copy.train(training);
         return copy;
     }
-
 
     /// <summary>
     /// A copy that gives the same numbers, with gain and bias in its head: where a value function starts from. Its numbers must be in the

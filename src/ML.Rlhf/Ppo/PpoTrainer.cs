@@ -86,7 +86,7 @@ public sealed class PpoTrainer : IEstimator<TextGenerationTransformer>
             }
             return;
         }
-        CausalLanguageModel Begin(CausalLanguageModel trunk) => FineTuning.Begin(trunk, _options, run);
+        CausalLanguageModel Begin(CausalLanguageModel trunk) => FineTuning.BeginTrunk(trunk, _options, run);
         using var network = _reward.CreateValueFunction(_model, Begin) ?? new ScalarGpt(Begin(_model.Network), generator: null);
         train(network);
     }

@@ -73,7 +73,7 @@ public sealed class RewardModelTrainer : IEstimator<RewardTransformer>
 
             using var generator = new Generator(run.Seed, CPU);
             return LanguageModel.Build(
-                new ScalarGpt(FineTuning.Begin(_model.Network, _options, run), generator), _model.Tokenizer, _model.Architecture,
+                new ScalarGpt(FineTuning.BeginTrunk(_model.Network, _options, run), generator), _model.Tokenizer, _model.Architecture,
                 module => RewardModelTraining.Run(module, rankings, validation, NormalizationTexts(rankings, run), _options, run),
                 model => new RewardTransformer(
                     _host.Environment, model, _options.PromptColumnName, _options.CompletionColumnName, _options.ChosenColumnName,

@@ -41,12 +41,12 @@ public sealed class RewardCatalogTests
         texts.Add(Tiny.Reward.Encode("dog", "no"));
 
         using var network = Rewards.Sum((length, 5), (Rewards.FromTransformer(other), 0.25), (Rewards.Sum((model, 4)), -0.5))
-            .CreateValueFunction(Tiny.Model);
+            .CreateValueFunction(Tiny.Model, trunk => trunk.Clone());
 
         Assert.Equal(
             RewardScoring.Score(Tiny.Reward.Scalar, texts).Select(score => -2 * score), RewardScoring.Score(network!, texts),
             (expected, actual) => Math.Abs(expected - actual) < 1e-4);
-        Assert.Null(Rewards.Sum((length, 1)).CreateValueFunction(Tiny.Model));
+        Assert.Null(Rewards.Sum((length, 1)).CreateValueFunction(Tiny.Model, trunk => trunk.Clone()));
     }
 
     [Fact]

@@ -55,20 +55,12 @@ public class GoldenModelTests
     [MemberData(nameof(Folders))]
     public void The_loss_and_the_gradient_norm_of_every_parameter_equal_the_reference(string folder)
     {
-        // The same rows on the other side of their padding, as our trainers batch them; a label of −100 is one that is not learned.
         var (golden, model) = Load(folder);
-        var rows = RealRows(golden).ToArray();
-        var sequences = new TokenSequences();
-        foreach (var (_, tokens, _) in rows)
-            sequences.Add(tokens);
-        int[] firstLabels = [.. rows.Select(r => Array.FindIndex(golden["labels"][r.Row].Integers, label => label >= 0) - r.Padding)];
-        var (ids, positions, labels) = NextTokenLoss.CompletionBatch(
-            new CompletionData(sequences, firstLabels), [.. rows.Select(r => r.Row)], CPU, promptsToo: false);
 
-        var loss = NextTokenLoss.Sum(model, ids, positions, labels) / (double)labels.numel();
+        var (loss, labels) = Loss(model, golden);
         loss.backward();
 
-        Assert.Equal(golden["num_label_tokens"].Integer, labels.numel());
+        Assert.Equal(golden["num_label_tokens"].Integer, labels);
         Close.Assert(golden["lm_loss"].Number, loss.ToDouble(), relative: 1e-6);
         Close.Assert(
             golden["grad_norm_total"].Number,
@@ -115,7 +107,21 @@ public class GoldenModelTests
     private static (Golden Golden, CausalLanguageModel Model) Load(string folder) =>
         (Golden.Load($"{folder}/expected.json"), GoldenModel.Load(folder));
 
-    private static Tensor LeftPaddingMask(Tensor real)
+    /// <summary>The mean loss over the labels of a golden file, and how many there are.</summary>
+    internal static (Tensor Loss, long Labels) Loss(CausalLanguageModel model, Golden golden)
+    {
+        // The same rows on the other side of their padding, as our trainers batch them; a label of −100 is one that is not learned.
+        var rows = RealRows(golden).ToArray();
+        var sequences = new TokenSequences();
+        foreach (var (_, tokens, _) in rows)
+            sequences.Add(tokens);
+        int[] firstLabels = [.. rows.Select(r => Array.FindIndex(golden["labels"][r.Row].Integers, label => label >= 0) - r.Padding)];
+        var (ids, positions, labels) = NextTokenLoss.CompletionBatch(
+            new CompletionData(sequences, firstLabels), [.. rows.Select(r => r.Row)], CPU, promptsToo: false);
+        return (NextTokenLoss.Sum(model, ids, positions, labels) / (double)labels.numel(), labels.numel());
+    }
+
+    internal static Tensor LeftPaddingMask(Tensor real)
     {
         long t = real.shape[1];
         var hidden = (real == 0).unsqueeze(1).unsqueeze(1) | ones([t, t], @bool).triu(1);

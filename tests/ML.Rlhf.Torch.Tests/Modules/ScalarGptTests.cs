@@ -120,7 +120,7 @@ public class ScalarGptTests
         var ids = arange(10).unsqueeze(0);
         var before = TinyGpt.Snapshot(model);
 
-        var value = model.CloneAsValueFunction();
+        var value = model.CloneAsValueFunction(trunk => trunk.Clone());
 
         Close.Assert(model.Scores(ids), value.Scores(ids), absolute: 1e-5);
         Assert.Equal((1, 0, 2.5, -0.75), (value.Gain, value.Bias, model.Gain, model.Bias));
@@ -163,7 +163,7 @@ public class ScalarGptTests
     {
         using var model = new ScalarGpt(TinyGpt.Fresh(), new Generator(1, CPU));
         using var clone = model.Clone();
-        using var value = clone.CloneAsValueFunction();
+        using var value = clone.CloneAsValueFunction(trunk => trunk.Clone());
         RewardScoring.Score(model, TinyData.Sequences(rows: 3, length: 4));
     });
 }

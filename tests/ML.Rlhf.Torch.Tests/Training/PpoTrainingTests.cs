@@ -121,7 +121,7 @@ public class PpoTrainingTests
         Close.Assert(kls.Average(), statistics.Kl, relative: 1e-4);
         Assert.True(episodes.Select(e => e.Response.Length).Distinct().Count() > 1);
 
-        double[] LogProbs(Gpt model, Tensor text, Episode e)
+        double[] LogProbs(CausalLanguageModel model, Tensor text, Episode e)
         {
             var logits = model.Logits(model.Hidden(text))[0][(e.Prompt.Length - 1)..^1] / 0.8;
             return [.. LogProbabilities.OfTokens(logits, text[0][e.Prompt.Length..]).data<float>().ToArray().Select(p => (double)p)];

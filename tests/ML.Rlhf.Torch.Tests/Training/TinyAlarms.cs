@@ -71,7 +71,7 @@ internal static class TinyAlarms
     }
 
     /// <summary>A policy that has learned to be brief.</summary>
-    private static Gpt Terse() => new TinyPpo(
+    private static CausalLanguageModel Terse() => new TinyPpo(
         s_options with { Episodes = 12 * 32, LearningRate = 1e-2 }, policy: TinyGpt.Fresh(),
         scorer: episodes => [.. episodes.Select(e => -(double)e.Response.Length)]).Run().Policy;
 }

@@ -7,9 +7,11 @@ namespace ML.Rlhf.Torch.Tests.Training;
 internal static class TinyLoop
 {
     private const int Rows = 16, BatchSize = 8;
+    private const string Lora = ", LoRA";
 
     public static TheoryData<string> Names =>
-        ["GPT", "SFT", "Reward model", "PPO", "PPO, shared trunk, text", "GRPO", "RLOO", "DPO", "KTO", "ORPO"];
+        ["GPT", "SFT", "Reward model", "PPO", "PPO, shared trunk, text", "GRPO", "RLOO", "DPO", "KTO", "ORPO",
+            "SFT, LoRA", "Reward model, LoRA", "PPO, LoRA", "PPO, shared trunk, text, LoRA", "DPO, LoRA"];
 
     /// <summary>What a test varies.</summary>
     public sealed record Settings
@@ -25,6 +27,8 @@ internal static class TinyLoop
         /// <summary>Makes a step −1,000 · gradient, so that weights show gradients.</summary>
         public bool PlainGradientDescent { get; init; }
 
+        public LoraOptions? Lora { get; init; }
+
         public Action<TrainingProgress>? OnReport { get; init; }
     }
 
@@ -34,6 +38,12 @@ internal static class TinyLoop
     {
         int rows = Math.Min(Rows, s.Steps * BatchSize), epochs = s.Steps * BatchSize / rows;
         var recorded = new RecordedRun(s.Seed, s.OnReport);
+        if (name.EndsWith(Lora, StringComparison.Ordinal))
+        {
+            name = name[..^Lora.Length];
+            s = s with { Lora = new LoraOptions { Rank = 3, Dropout = name == "SFT" ? s.Dropout : 0 } };
+        }
+        var begin = new SftOptions { Lora = s.Lora };
         if (name.StartsWith("PPO", StringComparison.Ordinal))
         {
             bool shared = name != "PPO";
@@ -43,7 +53,8 @@ internal static class TinyLoop
                     Episodes = s.Steps * BatchSize, EpisodesPerUpdate = BatchSize, EpochsPerUpdate = s.PlainGradientDescent ? 1 : 2,
                     MaxResponseTokens = 4, ValueFunction = shared ? ValueFunction.SharedTrunk : ValueFunction.Network,
                 }, s),
-                s.Seed, policy: TinyGpt.Random(), value: shared ? null : TinyGpt.RandomScalar(), onReport: s.OnReport);
+                s.Seed, policy: FineTuning.Begin(TinyGpt.Random(), begin, recorded.Run), onReport: s.OnReport,
+                value: shared ? null : TinyGpt.RandomScalar().CloneAsValueFunction(trunk => FineTuning.BeginTrunk(trunk, begin, recorded.Run)));
             Dictionary<string, Tensor> Both() => TinyGpt.Snapshot(ppo.Policy)
                 .Concat(TinyGpt.Snapshot(ppo.Value).Select(p => KeyValuePair.Create("value." + p.Key, p.Value))).ToDictionary();
             var start = Both();
@@ -69,7 +80,8 @@ internal static class TinyLoop
         }
         if (name == "Reward model")
         {
-            var model = TinyGpt.RandomScalar();
+            using var random = TinyGpt.RandomScalar();
+            var model = random.CloneAsValueFunction(trunk => FineTuning.BeginTrunk(trunk, begin, recorded.Run));
             var start = TinyGpt.Snapshot(model);
             var options = Configure(
                 new RewardOptions { Epochs = epochs, BatchSize = BatchSize, CenteringCoefficient = 0.01 }, s);
@@ -79,7 +91,7 @@ internal static class TinyLoop
             return (start, TinyGpt.Snapshot(model), recorded.Reports);
         }
 
-        var gpt = TinyGpt.Random();
+        var gpt = FineTuning.Begin(TinyGpt.Random(), begin, recorded.Run);
         var before = TinyGpt.Snapshot(gpt);
         if (name == "GPT")
         {
@@ -114,6 +126,8 @@ internal static class TinyLoop
     private static T Configure<T>(T options, Settings s) where T : OptimizationOptions
     {
         options = options with { MicroBatchSize = s.MicroBatchSize, LearningRate = 1e-2 };
+        if (options is FineTuningOptions fineTuning)
+            options = (T)(OptimizationOptions)(fineTuning with { Lora = s.Lora });
         return s.PlainGradientDescent
             ? options with
             {

@@ -11,21 +11,21 @@ internal sealed class TinyPpo
     public const int EndToken = 17, Treat = 5;
 
     public TinyPpo(
-        PolicyOptions options, int seed = 0, Gpt? policy = null, ScalarGpt? value = null, EpisodeScorer? scorer = null,
+        PolicyOptions options, int seed = 0, CausalLanguageModel? policy = null, ScalarGpt? value = null, EpisodeScorer? scorer = null,
         Action<TrainingProgress>? onReport = null, EpisodeScorer? goldScorer = null)
     {
         Recorded = new RecordedRun(seed, onReport);
         Policy = policy ?? TinyGpt.Random(seed);
-        Reference = Policy.Clone();
+        Reference = FineTuning.Reference(Policy);
         Value = value ?? (options.ValueFunction == ValueFunction.SharedTrunk
             ? new ScalarGpt(Policy, generator: null)
             : new ScalarGpt(Policy.Clone(), new Generator((ulong)seed, CPU)));
         Training = new PpoTraining(Policy, Value, Reference, scorer ?? TreatRate, EndToken, options, Recorded.Run, goldScorer);
     }
 
-    public Gpt Policy { get; }
+    public CausalLanguageModel Policy { get; }
 
-    public Gpt Reference { get; }
+    public CausalLanguageModel Reference { get; }
 
     public ScalarGpt Value { get; }
 

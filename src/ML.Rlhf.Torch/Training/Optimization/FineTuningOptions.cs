@@ -31,11 +31,26 @@ namespace ML.Rlhf.Torch.Training
         /// frozen. Adapters that the given model has are merged into a copy first.
         /// </summary>
         /// <exception cref="ArgumentException">A target is no linear layer of the model.</exception>
-        public static CausalLanguageModel Begin(CausalLanguageModel model, FineTuningOptions options, TrainingRun run)
+        public static CausalLanguageModel Begin(CausalLanguageModel model, FineTuningOptions options, TrainingRun run) =>
+            Begin(model, options, run, shape => true);
+
+        /// <summary>
+        /// The same for the trunk of a scalar head. A language model's own head, where it is not the embedding, gives nothing to it: it is
+        /// frozen, and has no adapter.
+        /// </summary>
+        public static CausalLanguageModel BeginTrunk(CausalLanguageModel model, FineTuningOptions options, TrainingRun run)
+        {
+            var trunk = Begin(model, options, run, shape => shape.Target != CausalLanguageModel.HeadPath);
+            trunk.FreezeHead();
+            return trunk;
+        }
+
+        private static CausalLanguageModel Begin(
+            CausalLanguageModel model, FineTuningOptions options, TrainingRun run, Func<AdapterShape, bool> takes)
         {
             if (options.Lora is not { } lora)
                 return model.Clone().to(run.Device);
-            var shapes = model.AdapterShapes(lora);
+            AdapterShape[] shapes = [.. model.AdapterShapes(lora).Where(takes)];
             var adapted = (model.HasAdapters ? model.Clone() : model.ShareWeights()).to(run.Device);
             using var generator = new Generator(run.Seed, CPU);
             adapted.AttachAdapters(shapes, generator);
