@@ -1,3 +1,4 @@
+using System.Text;
 using ML.Rlhf.Torch.Checkpoints;
 using ML.Rlhf.Torch.Modules;
 using TorchSharp;
@@ -209,6 +210,30 @@ public class LowRankAdapterTests
         {
             Directory.Delete(folder, recursive: true);
         }
+    }
+
+    [Theory]
+    [InlineData("null")]
+    [InlineData("[null]")]
+    [InlineData("""[{"Target": null, "Rank": 1, "Alpha": 1, "Dropout": 0}]""")]
+    [InlineData("""[{"Target": "c_attn", "Rank": 0, "Alpha": 1, "Dropout": 0}]""")]
+    [InlineData("""[{"Target": "c_attn", "Rank": 1, "Alpha": -1, "Dropout": 0}]""")]
+    [InlineData("""[{"Target": "c_attn", "Rank": 1, "Alpha": 1, "Dropout": 1}]""")]
+    [InlineData("""[{"Target": "x", "Rank": 1, "Alpha": 1, "Dropout": 0}, {"Target": "x", "Rank": 1, "Alpha": 1, "Dropout": 0}]""")]
+    public void A_list_of_adapters_with_wrong_values_is_an_error(string json) => Assert.StartsWith(
+        "adapter.json is no valid list of adapters: ",
+        Assert.Throws<FormatException>(() => AdapterShape.FromJson(Encoding.UTF8.GetBytes(json))).Message, StringComparison.Ordinal);
+
+    [Fact]
+    public void Adapters_are_counted_before_memory_is_asked_for()
+    {
+        using var model = TinyGpt.Fresh();
+        AdapterShape Shape(string target) => new(target, 1_000_000_000, 1, 0);
+
+        Assert.Equal(1_000_000_000L * (16 + 48), model.AdapterParameterCount([Shape("h.0.attn.c_attn")]));
+        Assert.StartsWith(
+            "An adapter is for 'h.2.attn.c_attn', which is no linear layer of the model.",
+            Assert.Throws<FormatException>(() => model.AdapterParameterCount([Shape("h.2.attn.c_attn")])).Message, StringComparison.Ordinal);
     }
 
     /// <summary>Adapters as training starts with them or, disturbed, as it could leave them.</summary>
