@@ -140,8 +140,8 @@ internal static class PeftAdapter
             comparison.Missing(target + PartA);
         if (comparison.Problem() is { } problem)
             throw new FormatException(
-                $"The adapter in '{folder}' does not fit the model: {problem}. Load it into the model that it was trained on, or download " +
-                "or save it again, as a whole.");
+                $"The adapter in '{folder}' does not fit the model: {problem}. Load it into the model that it was trained on, or " +
+                "download or save it again, as a whole.");
         if (waiting.Count == 0)
             throw new FormatException($"The adapter in '{folder}' has no tensors. Download or save it again, as a whole.");
     }

@@ -75,8 +75,8 @@ internal sealed class PeftConfig
             problems.Add(e.Message.TrimEnd('.'));
         }
         return problems.Count == 0 ? config! : throw new FormatException(
-            $"'{path}' is not an adapter that can be used here: {string.Join("; ", problems)}. Adapters of plain LoRA are read; merge others " +
-            "into their model with PEFT's merge_and_unload, and load that.");
+            $"'{path}' is not an adapter that can be used here: {string.Join("; ", problems)}. Adapters of plain LoRA are read; merge " +
+            "others into their model with PEFT's merge_and_unload, and load that.");
     }
 
     private static PeftConfig Parse(JsonElement json, List<string> problems)
@@ -152,7 +152,8 @@ internal sealed class PeftConfig
         foreach (var entry in pattern.EnumerateObject())
         {
             if (entry.Name.Length == 0 || !entry.Name.All(c => char.IsAsciiLetterOrDigit(c) || c is '_' or '.'))
-                problems.Add($"{name} has the regular expression {SafetensorsHeader.Quoted(entry.Name)}, and only names of layers are read");
+                problems.Add(
+                    $"{name} has the regular expression {SafetensorsHeader.Quoted(entry.Name)}, and only names of layers are read");
             else
                 into[entry.Name] = read(entry.Value, $"{name}[{entry.Name}]", problems);
         }
@@ -166,8 +167,9 @@ internal sealed class PeftConfig
     {
         var shapes = model.Adapters.Select(adapter => (adapter.Shape, Module: ModuleName(model, adapter.Shape.Target))).ToArray();
         var most = shapes.CountBy(s => (s.Shape.Rank, s.Shape.Alpha)).MaxBy(s => s.Value).Key;
-        JsonObject Others<T>(Func<AdapterShape, T> of, T usual) => new(
-            shapes.Where(s => !of(s.Shape)!.Equals(usual)).Select(s => KeyValuePair.Create(s.Module, (JsonNode?)JsonValue.Create(of(s.Shape)))));
+        JsonObject Others<T>(Func<AdapterShape, T> of, T usual) => new(shapes
+            .Where(s => !of(s.Shape)!.Equals(usual))
+            .Select(s => KeyValuePair.Create(s.Module, (JsonNode?)JsonValue.Create(of(s.Shape)))));
         return new JsonObject
         {
             ["alpha_pattern"] = Others(s => s.Alpha, most.Alpha),

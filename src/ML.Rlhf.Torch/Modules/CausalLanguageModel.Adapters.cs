@@ -57,11 +57,12 @@ public abstract partial class CausalLanguageModel
         string[] paths = [.. Projections().Select(p => p.Path)];
         string[] targets = [.. options.Targets ?? paths.Where(path => path != HeadPath)];
         string[] unknown = [.. targets.Where(target => !paths.Any(path => Means(target, path)))];
-        if (unknown.Length > 0 || targets.Length == 0)
+        if (targets.Length == 0)
+            throw new ArgumentException($"Lora: a {GetType().Name} of this shape has no linear layer that adapters fit. Train all weights.");
+        if (unknown.Length > 0)
             throw new ArgumentException(
-                $"Lora.Targets: {(targets.Length == 0 ? "the model has no linear layer" : $"{string.Join(", ", unknown)} is no linear layer")}"
-                + $" that adapters fit. A {GetType().Name} of this shape has {Known(paths)}; name some of these, by their last part or by " +
-                "the whole path, or none for all of them.");
+                $"Lora.Targets: {string.Join(", ", unknown)} is no linear layer that adapters fit. A {GetType().Name} of this shape has " +
+                $"{Known(paths)}; name some of these, by their last part or by the whole path, or none for all of them.");
         return [.. paths.Where(path => targets.Any(target => Means(target, path)))
             .Select(path => new AdapterShape(path, options.Rank, options.Alpha, options.Dropout))];
     }
@@ -70,7 +71,7 @@ public abstract partial class CausalLanguageModel
     internal static bool Means(string target, string path) => path == target || path.EndsWith("." + target, StringComparison.Ordinal);
 
     private static string Known(string[] paths) =>
-        paths.Length == 0 ? "none" : string.Join(", ", paths.Select(path => path[(path.LastIndexOf('.') + 1)..]).Distinct());
+        string.Join(", ", paths.Select(path => path[(path.LastIndexOf('.') + 1)..]).Distinct());
 
     /// <summary>How many numbers adapters have.</summary>
     /// <exception cref="FormatException">A target is no linear layer of this model.</exception>
@@ -79,8 +80,8 @@ public abstract partial class CausalLanguageModel
         var projections = Projections().ToDictionary(p => p.Path, p => p.Projection.weight.shape);
         return shapes.Sum(shape => projections.TryGetValue(shape.Target, out long[]? weight)
             ? shape.Rank * (weight[0] + weight[1])
-            : throw new FormatException($"An adapter is for '{shape.Target}', which is no linear layer of the model. The file is damaged; " +
-                "save the model again."));
+            : throw new FormatException($"An adapter is for '{shape.Target}', which is no linear layer of the model. The file is " +
+                "damaged; save the model again."));
     }
 
     /// <summary>Freezes the weights, and gives linear layers adapters.</summary>

@@ -7,8 +7,8 @@ namespace ML.Rlhf;
 public sealed partial class TextGenerationTransformer
 {
     /// <summary>
-    /// Whether the model consists of weights that did not change and adapters beside them, as training with <see cref="LoraOptions"/> gives.
-    /// The weights are shared with the model that training started from; either of the two may be disposed.
+    /// Whether the model consists of weights that did not change and adapters beside them, as training with <see cref="LoraOptions"/>
+    /// gives. The weights are shared with the model that training started from; either of the two may be disposed.
     /// </summary>
     public bool HasAdapters => Network.HasAdapters;
 

@@ -107,7 +107,8 @@ internal sealed class LanguageModel<TModule> : IDisposable where TModule : nn.Mo
         {
             if (length < parameters * sizeof(float))
                 throw new FormatException(
-                    $"The model has {parameters} parameters, but its weights only {length} bytes. The file is damaged; save the model again.");
+                    $"The model has {parameters} parameters, but its weights only {length} bytes. The file is damaged; save the " +
+                    "model again.");
         }
         RequireBytesFor(architecture.ParameterCount);
         return LanguageModel.Build(

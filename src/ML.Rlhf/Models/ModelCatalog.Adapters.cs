@@ -19,7 +19,8 @@ public sealed partial class ModelCatalog
     /// </exception>
     /// <exception cref="IOException">There is no such folder, or a file is missing.</exception>
     public TextGenerationTransformer LoadAdapter(TextGenerationTransformer model, string folder) => LanguageModel.Build(
-        ShareWeights(model, folder), model.Tokenizer, model.Architecture, network => Read(() => PeftAdapter.Read(folder, network)), model.With);
+        ShareWeights(model, folder), model.Tokenizer, model.Architecture,
+        network => Read(() => PeftAdapter.Read(folder, network)), model.With);
 
     /// <summary>
     /// Makes a reward model of a model and adapters of a folder in PEFT's layout: what <see cref="RewardTransformer.SaveAdapter"/> or PEFT
@@ -28,7 +29,7 @@ public sealed partial class ModelCatalog
     /// <inheritdoc cref="LoadAdapter"/>
     /// <param name="model">The model that the adapters were trained on.</param>
     /// <param name="folder">A folder with <c>adapter_config.json</c> and <c>adapter_model.safetensors</c>.</param>
-    /// <returns>A new transformer, which shares the model's weights and reads its columns. Each of the two is disposed on its own.</returns>
+    /// <returns>A new transformer, which shares the model's weights and columns. Each of the two is disposed on its own.</returns>
     public RewardTransformer LoadRewardAdapter(TextGenerationTransformer model, string folder) => LanguageModel.Build(
         new ScalarGpt(ShareWeights(model, folder), generator: null), model.Tokenizer, model.Architecture,
         network =>
@@ -45,8 +46,8 @@ public sealed partial class ModelCatalog
         ArgumentException.ThrowIfNullOrEmpty(folder);
         if (model.HasAdapters)
             throw ((IHostEnvironment)_context).Process(new ArgumentException(
-                "The model has adapters already, and those of a folder stand beside plain weights. Load them into the model that they were " +
-                "trained on, or into what MergeAdapters gives.", nameof(model)));
+                "The model has adapters already, and those of a folder stand beside plain weights. Load them into the model that they " +
+                "were trained on, or into what MergeAdapters gives.", nameof(model)));
         return model.Network.ShareWeights();
     }
 

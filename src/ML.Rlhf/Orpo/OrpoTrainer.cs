@@ -19,7 +19,7 @@ namespace ML.Rlhf;
 /// | Output | <see cref="TextGenerationTransformer"/>: a text column with the completion |
 /// | Passes over the data | one, to tokenize it; tokens are kept in memory, 4 bytes each |
 /// | Networks in memory | one: there is no reference |
-/// | The given model | is copied, or shared with <see cref="FineTuningOptions.Lora"/>, and stays as it is; it may be a pretrained one, without fine-tuning before |
+/// | The given model | is copied, or shared with adapters, and stays as it is; it may be a pretrained one, without fine-tuning before |
 /// </remarks>
 public sealed class OrpoTrainer : IEstimator<TextGenerationTransformer>
 {

@@ -19,7 +19,7 @@ namespace ML.Rlhf;
 /// | Input | a text column of prompts, without answers |
 /// | Output | <see cref="TextGenerationTransformer"/>: a text column with the completion |
 /// | Reward | a reward model, any fitted transformer with a score column, or a function |
-/// | Networks in memory | policy, reference and value function, each the size of the model, and the reward; with adapters, one model for all three |
+/// | Networks in memory | policy, reference and value function (each the size of the model; with adapters, one for all), and the reward |
 /// | The given models | are copied, or shared with <see cref="FineTuningOptions.Lora"/>, and stay as they are |
 /// </remarks>
 public sealed class PpoTrainer : IEstimator<TextGenerationTransformer>

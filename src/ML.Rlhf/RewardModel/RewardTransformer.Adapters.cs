@@ -19,8 +19,8 @@ public sealed partial class RewardTransformer
     /// <see cref="ModelCatalog.LoadRewardAdapter"/> read them into the model that training started from.
     /// </summary>
     /// <remarks>
-    /// <see cref="Gain"/> is multiplied into the head. Transformers' head has no bias: the model's is written as <c>score.bias</c>, which is
-    /// read here and left out there, so that scores differ by a constant, and preferences by nothing.
+    /// <see cref="Gain"/> is multiplied into the head. Transformers' head has no bias: the model's is written as <c>score.bias</c>, which
+    /// is read here and left out there, so that scores differ by a constant, and preferences by nothing.
     /// </remarks>
     /// <inheritdoc cref="TextGenerationTransformer.SaveAdapter"/>
     public void SaveAdapter(string folder, string? baseModel = null)

@@ -225,9 +225,9 @@ public sealed class LoraTests : IDisposable
         var bad = new LoraOptions { Rank = 0, Alpha = double.NaN, Dropout = 1, Targets = ["c_attn", ""] };
 
         Assert.Equal(
-            "SupervisedFineTuningOptions: Lora.Rank is 0, but must be at least 1; Lora.Alpha is NaN, but must be a finite number above 0; " +
-            "Lora.Dropout is 1, but must be in [0, 1); Lora.Targets is [c_attn, ], but must be names of linear layers, or null for all of " +
-            "them; Epochs is 0, but must be at least 1.",
+            "SupervisedFineTuningOptions: Lora.Rank is 0, but must be at least 1; Lora.Alpha is NaN, but must be a finite number above " +
+            "0; Lora.Dropout is 1, but must be in [0, 1); Lora.Targets is [c_attn, ], but must be names of linear layers, or null for " +
+            "all of them; Epochs is 0, but must be at least 1.",
             Assert.Throws<ArgumentException>(() => _ml.Rlhf().Trainers.SupervisedFineTuning(
                 Tiny.Model, new SupervisedFineTuningOptions { Lora = bad, Epochs = 0 })).Message);
         Assert.Equal(

@@ -156,11 +156,11 @@ public sealed class PeftAdapterTests : IDisposable
         });
 
         Assert.Equal(
-            $"'{ConfigPath}' is not an adapter that can be used here: bias is 'lora_only', but must be none, null; use_dora is 'true', but " +
-            "must be false, null; layer_replication is '[[0,1]]', but must be null; init_lora_weights is 'pissa', but must be true, false, " +
-            "gaussian, eva, orthogonal, null; task_type is 'SEQ_2_SEQ_LM', but must be CAUSAL_LM or SEQ_CLS; r is '0', but must be a whole " +
-            "number above 0; rank_pattern has the regular expression 'h.[01]', and only names of layers are read. Adapters of plain LoRA are " +
-            "read; merge others into their model with PEFT's merge_and_unload, and load that.", Read().Message);
+            $"'{ConfigPath}' is not an adapter that can be used here: bias is 'lora_only', but must be none, null; use_dora is 'true', " +
+            "but must be false, null; layer_replication is '[[0,1]]', but must be null; init_lora_weights is 'pissa', but must be true, " +
+            "false, gaussian, eva, orthogonal, null; task_type is 'SEQ_2_SEQ_LM', but must be CAUSAL_LM or SEQ_CLS; r is '0', but must be a " +
+            "whole number above 0; rank_pattern has the regular expression 'h.[01]', and only names of layers are read. Adapters of plain " +
+            "LoRA are read; merge others into their model with PEFT's merge_and_unload, and load that.", Read().Message);
     }
 
     [Theory]

@@ -173,8 +173,8 @@ public class LowRankAdapterTests
             model.AdapterShapes(new LoraOptions { Targets = ["c_attn", "q_proj", "lm_head"] }));
 
         Assert.Equal(
-            "Lora.Targets: q_proj, lm_head is no linear layer that adapters fit. A Gpt of this shape has c_attn, c_proj, c_fc; name some of " +
-            "these, by their last part or by the whole path, or none for all of them.", error.Message);
+            "Lora.Targets: q_proj, lm_head is no linear layer that adapters fit. A Gpt of this shape has c_attn, c_proj, c_fc; name some " +
+            "of these, by their last part or by the whole path, or none for all of them.", error.Message);
     }
 
     [Fact]
@@ -233,7 +233,8 @@ public class LowRankAdapterTests
         Assert.Equal(1_000_000_000L * (16 + 48), model.AdapterParameterCount([Shape("h.0.attn.c_attn")]));
         Assert.StartsWith(
             "An adapter is for 'h.2.attn.c_attn', which is no linear layer of the model.",
-            Assert.Throws<FormatException>(() => model.AdapterParameterCount([Shape("h.2.attn.c_attn")])).Message, StringComparison.Ordinal);
+            Assert.Throws<FormatException>(() => model.AdapterParameterCount([Shape("h.2.attn.c_attn")])).Message,
+            StringComparison.Ordinal);
     }
 
     /// <summary>Adapters as training starts with them or, disturbed, as it could leave them.</summary>

@@ -7,8 +7,8 @@ using static TorchSharp.torch.nn;
 namespace ML.Rlhf.Torch.Tests.Training;
 
 /// <summary>
-/// Fine-tuning of imported models, with all weights and with adapters: everything that should learn does, and nothing else moves. What holds
-/// for all loops, with adapters as without, stands in <see cref="TrainingLoopTests"/>.
+/// Fine-tuning of imported models, with all weights and with adapters: everything that should learn does, and nothing else moves. What
+/// holds for all loops, with adapters as without, stands in <see cref="TrainingLoopTests"/>.
 /// </summary>
 public class LoraTrainingTests
 {

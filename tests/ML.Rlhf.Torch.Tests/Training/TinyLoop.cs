@@ -1,3 +1,4 @@
+using ML.Rlhf.Torch.Modules;
 using ML.Rlhf.Torch.Training;
 using static TorchSharp.torch;
 
@@ -47,6 +48,7 @@ internal static class TinyLoop
         if (name.StartsWith("PPO", StringComparison.Ordinal))
         {
             bool shared = name != "PPO";
+            CausalLanguageModel BeginTrunk(CausalLanguageModel trunk) => FineTuning.BeginTrunk(trunk, begin, recorded.Run);
             var ppo = new TinyPpo(
                 Configure(new PolicyOptions
                 {
@@ -54,7 +56,7 @@ internal static class TinyLoop
                     MaxResponseTokens = 4, ValueFunction = shared ? ValueFunction.SharedTrunk : ValueFunction.Network,
                 }, s),
                 s.Seed, policy: FineTuning.Begin(TinyGpt.Random(), begin, recorded.Run), onReport: s.OnReport,
-                value: shared ? null : TinyGpt.RandomScalar().CloneAsValueFunction(trunk => FineTuning.BeginTrunk(trunk, begin, recorded.Run)));
+                value: shared ? null : TinyGpt.RandomScalar().CloneAsValueFunction(BeginTrunk));
             Dictionary<string, Tensor> Both() => TinyGpt.Snapshot(ppo.Policy)
                 .Concat(TinyGpt.Snapshot(ppo.Value).Select(p => KeyValuePair.Create("value." + p.Key, p.Value))).ToDictionary();
             var start = Both();
