@@ -43,7 +43,8 @@ internal static class TinyGpt
     public static Dictionary<string, Tensor> Snapshot(Module model) =>
         model.named_parameters().ToDictionary(p => p.name, p => p.parameter.detach().clone());
 
-    private static void Disturb(Module model, int seed)
+    /// <summary>Adds N(0, 0.3²) to every parameter.</summary>
+    public static void Disturb(Module model, int seed)
     {
         using var noGrad = no_grad();
         using var scope = NewDisposeScope();

@@ -9,7 +9,7 @@ public class OptionsTests
         [
             new PretrainingOptions(), new SftOptions(), new RewardOptions(), new PolicyOptions(), new GrpoTestOptions(),
             new RlooTestOptions(),
-            new PairOptions(), new FeedbackOptions(), new OddsRatioOptions(),
+            new PairOptions(), new FeedbackOptions(), new OddsRatioOptions(), new SequenceOptions(),
         ];
         foreach (var options in all)
             options.Validate();

@@ -24,6 +24,8 @@ internal sealed record FeedbackOptions : KtoHyperparameters;
 
 internal sealed record OddsRatioOptions : OrpoHyperparameters;
 
+internal sealed record SequenceOptions : EncoderDecoderHyperparameters;
+
 /// <summary>A training run on the CPU that remembers its reports.</summary>
 internal sealed class RecordedRun
 {
@@ -97,6 +99,20 @@ internal static class TinyData
 
     public static FeedbackData Feedback(int rows, int seed = 0) =>
         new(Completions(rows, seed + 3000), [.. Enumerable.Range(0, rows).Select(row => row % 3 == 0)]);
+
+    /// <summary>Prompts with completions of other lengths, all random, each with the end token 18.</summary>
+    public static SequencePairs Pairs(int rows, int seed = 0)
+    {
+        const int End = 18;
+        var random = new RandomStream((ulong)seed, key: 103);
+        TokenSequences sources = new(), targets = new();
+        for (int row = 0; row < rows; row++)
+        {
+            sources.Add([.. Tokens(ref random, random.NextInt32(8)), End]);
+            targets.Add([.. Tokens(ref random, random.NextInt32(6)), End]);
+        }
+        return new SequencePairs(sources, targets, End);
+    }
 
     public static TokenSequences Sequences(int rows, int length, int seed = 0)
     {

@@ -11,10 +11,20 @@ namespace ML.Rlhf.Torch.Generation;
 /// <param name="Ended">True when the last token is the end token, false when the length or the context ran out.</param>
 internal sealed record SampledTokens(int[] Tokens, float[] LogProbabilities, bool Ended);
 
-/// <summary>
-/// Draws completions for a batch of prompts of any lengths. Prompts are padded on the left, so that all rows grow on the right together;
-/// positions are counted without padding, and keys and values are kept, so that each new token costs one position.
-/// </summary>
+/// <summary>What sampling asks of a model that has read some prompts: what comes next, row by row of a batch that grows shorter.</summary>
+internal interface INextToken : IDisposable
+{
+    /// <summary>Scores the next token of every row.</summary>
+    /// <param name="drawn">The token that each row got last, int64 (B); null at the beginning.</param>
+    /// <returns>Logits (B, V).</returns>
+    Tensor Logits(Tensor? drawn);
+
+    /// <summary>Keeps only the named rows, in that order: finished rows leave the batch.</summary>
+    /// <param name="rows">Row indices, int64 (kept).</param>
+    void Keep(Tensor rows);
+}
+
+/// <summary>Draws completions for a batch of prompts of any lengths.</summary>
 internal static class Sampler
 {
     /// <param name="model">In evaluation mode.</param>
@@ -32,21 +42,46 @@ internal static class Sampler
     {
         using var noGrad = inference_mode();
         using var scope = NewDisposeScope();
-        int longest = prompts.Max(p => p.Length), context = model.Architecture.ContextLength;
-        int capacity = longest + Math.Min(options.MaxNewTokens, context - prompts.Min(p => p.Length));
-        using var cache = model.CreateCache(prompts.Count, capacity);
+        int context = model.Architecture.ContextLength;
         var rows = prompts.Select((p, i) => new Row(i, p, Math.Min(options.MaxNewTokens, context - p.Length))).ToArray();
-        var results = new SampledTokens[prompts.Count];
+        using var next = new Continuation(model, prompts, newTokens: rows.Max(r => r.Limit));
+        return Draw(next, rows, streams, endToken, options, minimumTokens, withLogProbabilities, onToken, checkCanceled);
+    }
 
-        var (ids, positions, mask, keyMask) = LeftPad(prompts, longest, capacity, model.Device);
+    /// <summary>The same for a model that writes completions apart from their prompts.</summary>
+    /// <param name="model">In evaluation mode.</param>
+    /// <param name="sources">Prompts with their end tokens; at most the context's length.</param>
+    /// <param name="streams">The source of randomness of each prompt.</param>
+    /// <param name="endToken">The token after which a completion is over; the decoder begins with it.</param>
+    /// <param name="options">Validated sampling options; what they say of repetition concerns completions alone.</param>
+    /// <param name="withLogProbabilities">Whether to record log π of each drawn token.</param>
+    /// <param name="onToken">Called with (prompt index, token) as soon as a token is drawn, the end token included.</param>
+    /// <param name="checkCanceled">Called before each token; throws to stop.</param>
+    public static SampledTokens[] Generate(
+        EncoderDecoder model, IReadOnlyList<int[]> sources, RandomStream[] streams, int endToken, SamplingOptions options,
+        bool withLogProbabilities = false, Action<int, int>? onToken = null, Action? checkCanceled = null)
+    {
+        using var noGrad = inference_mode();
+        using var scope = NewDisposeScope();
+        int limit = Math.Min(options.MaxNewTokens, model.Architecture.ContextLength);
+        var rows = sources.Select((_, i) => new Row(i, [], limit)).ToArray();
+        using var next = new EncoderDecoderTargets(model, sources, endToken, limit);
+        return Draw(next, rows, streams, endToken, options, minimumTokens: 0, withLogProbabilities, onToken, checkCanceled);
+    }
+
+    private static SampledTokens[] Draw(
+        INextToken model, Row[] rows, RandomStream[] streams, int endToken, SamplingOptions options, int minimumTokens,
+        bool withLogProbabilities, Action<int, int>? onToken, Action? checkCanceled)
+    {
+        var results = new SampledTokens[rows.Length];
+        Tensor? last = null;
         while (true)
         {
             checkCanceled?.Invoke();
             using var step = NewDisposeScope();
 
             // 1. Score the next token of every row.
-            var hidden = model.Hidden(ids, positions, mask, cache);                           // (B, T, C)
-            var logits = model.Logits(hidden[TensorIndex.Colon, -1]);                         // (B, V)
+            var logits = model.Logits(last);                                                  // (B, V)
 
             // 2. Draw it.
             if (options.ConstrainsTokens)
@@ -70,17 +105,12 @@ internal static class Sampler
                 return results;
             if (kept.Length < rows.Length)
             {
-                var index = tensor(kept.Select(i => (long)i).ToArray(), device: model.Device);
-                cache.Keep(index);
+                var index = tensor(kept.Select(i => (long)i).ToArray(), device: next.device);
+                model.Keep(index);
                 next = next.index_select(0, index);
-                keyMask = keyMask?.index_select(0, index).MoveToOuterDisposeScope();
                 rows = [.. kept.Select(i => rows[i])];
             }
-
-            // 5. The drawn tokens are the next input.
-            ids = next.unsqueeze(-1).MoveToOuterDisposeScope();                               // (B, 1)
-            positions = tensor(rows.Select(r => (long)r.Position).ToArray(), device: model.Device).unsqueeze(-1).MoveToOuterDisposeScope();
-            mask = keyMask?.narrow(-1, 0, cache.Length + 1).MoveToOuterDisposeScope();        // (B, 1, 1, keys)
+            last = next.MoveToOuterDisposeScope();
         }
     }
 
@@ -105,42 +135,7 @@ internal static class Sampler
         return next;
     }
 
-    /// <summary>
-    /// Ids (B, T), positions (B, T), attention mask (B, 1, T, T) and key mask for later steps (B, 1, 1, capacity); no masks without
-    /// padding.
-    /// </summary>
-    private static (Tensor Ids, Tensor Positions, Tensor? Mask, Tensor? KeyMask) LeftPad(
-        IReadOnlyList<int[]> prompts, int longest, int capacity, Device device)
-    {
-        var ids = new long[prompts.Count * longest];
-        var positions = new long[prompts.Count * longest];
-        var hidden = new bool[prompts.Count * capacity];
-        for (int row = 0; row < prompts.Count; row++)
-        {
-            int padding = longest - prompts[row].Length;
-            hidden.AsSpan(row * capacity, padding).Fill(true);
-            for (int t = 0; t < prompts[row].Length; t++)
-            {
-                ids[row * longest + padding + t] = prompts[row][t];
-                positions[row * longest + padding + t] = t;
-            }
-        }
-        var idsTensor = tensor(ids, [prompts.Count, longest], device: device);
-        var positionsTensor = tensor(positions, [prompts.Count, longest], device: device);
-        if (prompts.All(p => p.Length == longest))
-            return (idsTensor, positionsTensor, null, null);
-
-        var hiddenKeys = tensor(hidden, [prompts.Count, 1, 1, capacity], device: device);
-        var keyMask = zeros([prompts.Count, 1, 1, capacity], device: device).masked_fill(hiddenKeys, double.NegativeInfinity);
-        var future = ones([longest, longest], dtype: @bool, device: device).triu(1);
-        // A padding token attends to itself: a row of −∞ alone would be NaN.
-        var self = eye(longest, dtype: @bool, device: device);
-        var blocked = (hiddenKeys.narrow(-1, 0, longest) | future) & ~self;                   // (B, 1, T, T)
-        var mask = zeros([prompts.Count, 1, longest, longest], device: device).masked_fill(blocked, double.NegativeInfinity);
-        return (idsTensor, positionsTensor, mask, keyMask);
-    }
-
-    /// <summary>A prompt that is still growing.</summary>
+    /// <summary>A text that is still growing.</summary>
     private sealed class Row(int prompt, int[] tokens, int limit)
     {
         private readonly int[] _text = [.. tokens, .. new int[limit]];
@@ -150,15 +145,15 @@ internal static class Sampler
 
         public int Prompt => prompt;
 
+        /// <summary>The most new tokens.</summary>
+        public int Limit => limit;
+
         /// <summary>The prompt and what followed it.</summary>
         public ReadOnlyMemory<int> Text => _text.AsMemory(0, _length);
 
         public int NewTokens => _length - tokens.Length;
 
         public bool Done => _ended || NewTokens == limit;
-
-        /// <summary>Where the newest token stands in the row's own text.</summary>
-        public int Position => _length - 1;
 
         public void Add(int token, float logProb, int endToken, int minimumTokens)
         {

@@ -11,7 +11,7 @@ internal static class TokenSampling
     /// that order. Removed tokens are −∞.
     /// </summary>
     /// <param name="logits">(B, V).</param>
-    /// <param name="texts">The tokens of each row so far, the prompt's included; at least one each.</param>
+    /// <param name="texts">The tokens of each row so far, the prompt's included; at least one each, or none at all.</param>
     /// <param name="newTokens">How many tokens each row has got since the prompt.</param>
     /// <param name="endToken">The token that ends a completion.</param>
     /// <param name="options">Any.</param>
@@ -38,6 +38,8 @@ internal static class TokenSampling
     private static Tensor PenalizeRepetition(Tensor logits, IReadOnlyList<ReadOnlyMemory<int>> texts, float penalty)
     {
         int longest = texts.Max(text => text.Length);
+        if (longest == 0)
+            return logits;
         var ids = new long[texts.Count * longest];
         for (int i = 0; i < ids.Length; i++)
         {

@@ -29,6 +29,8 @@ public abstract partial class CausalLanguageModel : Module
     {
         GptArchitecture a => new Gpt(a),
         LlamaArchitecture a => new Llama(a),
+        EncoderDecoderArchitecture => throw new ArgumentException(
+            $"A model of an {nameof(EncoderDecoderArchitecture)} does not go on with a text: train it with Trainers.EncoderDecoder."),
         _ => throw new ArgumentException($"There is no model for a {architecture.GetType().Name}."),
     };
 

@@ -14,7 +14,7 @@ public abstract class DecodingCache : IDisposable
     public int Length { get; private set; }
 
     /// <summary>Counts new tokens in, once the whole model has them.</summary>
-    internal void Advance(int tokens) => Length += tokens;
+    internal virtual void Advance(int tokens) => Length += tokens;
 
     /// <summary>Keeps only the named rows, in that order: finished rows leave the batch.</summary>
     /// <param name="rows">Row indices, int64 (kept).</param>

@@ -6,11 +6,12 @@ namespace ML.Rlhf;
 /// <summary>The shape of a language model: everything that decides which weights it has, and nothing that training decides.</summary>
 /// <remarks>
 /// <see cref="GptArchitecture"/> is what is pretrained here by default; <see cref="LlamaArchitecture"/> covers Llama, Mistral, Qwen2 and
-/// Qwen3.
+/// Qwen3. <see cref="EncoderDecoderArchitecture"/> is the original transformer, which reads the prompt apart from the completion.
 /// </remarks>
 [JsonPolymorphic(TypeDiscriminatorPropertyName = "family")]
 [JsonDerivedType(typeof(GptArchitecture), "gpt")]
 [JsonDerivedType(typeof(LlamaArchitecture), "llama")]
+[JsonDerivedType(typeof(EncoderDecoderArchitecture), "encoder-decoder")]
 public abstract record LanguageModelArchitecture
 {
     private protected LanguageModelArchitecture() { }

@@ -18,6 +18,30 @@ public class BatchesTests
         Assert.Equal(3, Batches.Count(10, 4));
     }
 
+    [Fact]
+    public void Batches_by_length_have_every_row_once_an_epoch_hardly_any_padding_and_no_order()
+    {
+        const int Rows = 1001, BatchSize = 10;
+        var random = new RandomStream(3);
+        int[] lengths = [.. Enumerable.Range(0, Rows).Select(_ => 1 + random.NextInt32(100))];
+
+        int[][] batches = [.. Batches.ShuffledByLength(Rows, BatchSize, epochs: 2, row => lengths[row], new RandomStream(1))];
+
+        int perEpoch = Batches.Count(Rows, BatchSize);
+        Assert.Equal(2 * perEpoch, batches.Length);
+        foreach (int[][] epoch in batches.Chunk(perEpoch))
+        {
+            Assert.Equal(Enumerable.Range(0, Rows), epoch.SelectMany(b => b).Order());
+            Assert.Single(epoch, b => b.Length != BatchSize);
+            double real = lengths.Sum(), padded = epoch.Sum(b => b.Length * b.Max(row => lengths[row]));
+            Assert.InRange(padded / real, 1, 1.1);
+            int[] longest = [.. epoch.Select(b => b.Max(row => lengths[row]))];
+            Assert.NotEqual(longest.Order(), longest);
+        }
+        var first = batches[..perEpoch].Select(b => string.Join(' ', b.Order())).ToHashSet();
+        Assert.InRange(batches[perEpoch..].Count(b => first.Contains(string.Join(' ', b.Order()))), 0, 2);
+    }
+
     [Theory]
     [InlineData(12, 1)]
     [InlineData(12, 5)]

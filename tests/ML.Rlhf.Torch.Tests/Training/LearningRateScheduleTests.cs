@@ -110,6 +110,23 @@ public class LearningRateScheduleTests
     public void A_run_of_one_step_has_the_whole_rate() =>
         Assert.Equal(1, LearningRateSchedule.At(Options(LearningRateDecay.Linear, 0, warmup: 0), step: 0, totalSteps: 1));
 
+    /// <summary>Vaswani et al. 2017, equation 3: C^-0.5 · min(n^-0.5, n · warm-up^-1.5), with n from 1.</summary>
+    [Fact]
+    public void The_inverse_square_root_is_the_papers()
+    {
+        const int Width = 512, Warmup = 4000;
+        var options = Options(LearningRateDecay.InverseSquareRoot, minimum: 0.1, Warmup - 1) with
+        {
+            LearningRate = 1 / Math.Sqrt(Width * (double)Warmup),
+        };
+
+        foreach (int n in (int[])[1, 2, 1000, Warmup - 1, Warmup, Warmup + 1, 4 * Warmup, 100_000])
+        {
+            double paper = Math.Pow(Width, -0.5) * Math.Min(Math.Pow(n, -0.5), n * Math.Pow(Warmup, -1.5));
+            Close.Assert(paper, LearningRateSchedule.At(options, n - 1, totalSteps: 100_000), relative: 1e-12, what: $"step {n}");
+        }
+    }
+
     private static PlainOptions Options(LearningRateDecay decay, double minimum, int warmup) =>
         new() { LearningRate = 1, LearningRateDecay = decay, MinimumLearningRateRatio = minimum, WarmupSteps = warmup };
 

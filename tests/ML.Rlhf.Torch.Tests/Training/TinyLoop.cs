@@ -11,7 +11,7 @@ internal static class TinyLoop
     private const string Lora = ", LoRA";
 
     public static TheoryData<string> Names =>
-        ["GPT", "SFT", "Reward model", "PPO", "PPO, shared trunk, text", "GRPO", "RLOO", "DPO", "KTO", "ORPO",
+        ["GPT", "SFT", "Reward model", "PPO", "PPO, shared trunk, text", "GRPO", "RLOO", "DPO", "KTO", "ORPO", "Encoder–decoder",
             "SFT, LoRA", "Reward model, LoRA", "PPO, LoRA", "PPO, shared trunk, text, LoRA", "DPO, LoRA"];
 
     /// <summary>What a test varies.</summary>
@@ -90,6 +90,20 @@ internal static class TinyLoop
             RewardModelTraining.Run(
                 model, TinyData.RaggedRankings(rows), TinyData.RaggedRankings(5, seed: 1),
                 normalizationTexts: null, options, recorded.Run);
+            return (start, TinyGpt.Snapshot(model), recorded.Reports);
+        }
+        if (name == "Encoder–decoder")
+        {
+            var model = TinyEncoderDecoder.Random();
+            var start = TinyGpt.Snapshot(model);
+            var options = Configure(
+                new SequenceOptions
+                {
+                    Epochs = epochs, BatchSize = BatchSize, Dropout = s.Dropout, WarmupSteps = 0,
+                    LearningRateDecay = LearningRateDecay.Cosine,
+                },
+                s);
+            EncoderDecoderTraining.Run(model, TinyData.Pairs(rows), TinyData.Pairs(5, seed: 1), options, recorded.Run);
             return (start, TinyGpt.Snapshot(model), recorded.Reports);
         }
 

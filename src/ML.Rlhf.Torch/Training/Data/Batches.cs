@@ -13,6 +13,24 @@ internal static class Batches
         }
     }
 
+    /// <summary>
+    /// Batches of rows of similar length, in a random order: little padding, and fresh batches each epoch. Random pools of
+    /// <see cref="PoolBatches"/> batches are sorted, each for itself.
+    /// </summary>
+    public static IEnumerable<int[]> ShuffledByLength(int rows, int batchSize, int epochs, Func<int, int> length, RandomStream random)
+    {
+        for (int epoch = 0; epoch < epochs; epoch++)
+        {
+            int[][] batches = [.. random.Permutation(rows).Chunk(batchSize * PoolBatches)
+                .SelectMany(pool => pool.OrderBy(length).Chunk(batchSize))];
+            foreach (int i in random.Permutation(batches.Length))
+                yield return batches[i];
+        }
+    }
+
+    /// <summary>Enough that a batch has hardly two lengths, few enough that the same rows hardly meet again.</summary>
+    private const int PoolBatches = 32;
+
     /// <summary>Rows from shortest to longest, in batches: little padding, for passes whose order does not matter.</summary>
     public static IEnumerable<int[]> ByLength(int rows, int batchSize, Func<int, int> length) =>
         Enumerable.Range(0, rows).OrderBy(length).Chunk(batchSize);

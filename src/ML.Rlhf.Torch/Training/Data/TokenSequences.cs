@@ -46,6 +46,21 @@ internal sealed record PreferenceData(CompletionData Chosen, CompletionData Reje
     public int Count => Chosen.Count;
 }
 
+/// <summary>Texts of two kinds, of which one is to be made from the other. Row i of both sides belongs together.</summary>
+/// <param name="Sources">Prompts, each with the end token: none is empty.</param>
+/// <param name="Targets">Completions, each with the end token unless it was cut; none is empty.</param>
+/// <param name="EndToken">What ends a text, and stands before the first token of a target where a decoder reads it.</param>
+internal sealed record SequencePairs(TokenSequences Sources, TokenSequences Targets, int EndToken)
+{
+    public int Count => Sources.Count;
+
+    /// <summary>Tokens of both sides.</summary>
+    public int Length(int row) => Sources.Length(row) + Targets.Length(row);
+
+    /// <summary>What stands to the left of each token of a target.</summary>
+    public int[] DecoderInput(int row) => [EndToken, .. Targets[row][..^1]];
+}
+
 /// <summary>
 /// Some sequences as one tensor, padded on the right. With causal attention no real token ever sees the padding, so no mask is needed.
 /// </summary>
@@ -55,6 +70,21 @@ internal sealed record PaddedBatch(Tensor Ids, int[] Lengths)
 {
     /// <summary>Index of each row's last real token, int64 (B, 1).</summary>
     public Tensor LastPositions => tensor(Lengths.Select(length => length - 1L).ToArray(), device: Ids.device).unsqueeze(-1);
+
+    /// <summary>
+    /// What hides the padding where attention looks in both directions: additive, float32 (B, 1, 1, T), −∞ at padding and 0 elsewhere; null
+    /// without padding.
+    /// </summary>
+    public Tensor? PaddingMask()
+    {
+        if (Lengths.All(length => length == Ids.shape[1]))
+            return null;
+        using var scope = NewDisposeScope();
+        var places = arange(Ids.shape[1], device: Ids.device);                                // (T)
+        var padding = places >= tensor(Lengths, dtype: int64, device: Ids.device).unsqueeze(-1); // (B, T)
+        return zeros([Ids.shape[0], 1, 1, Ids.shape[1]], device: Ids.device)
+            .masked_fill(padding.unsqueeze(1).unsqueeze(1), double.NegativeInfinity).MoveToOuterDisposeScope();
+    }
 
     public delegate ReadOnlySpan<int> RowReader(int row);
 

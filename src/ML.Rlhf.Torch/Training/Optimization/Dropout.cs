@@ -6,14 +6,21 @@ namespace ML.Rlhf.Torch.Training;
 /// <summary>Dropout for the time of a training run.</summary>
 internal static class Dropout
 {
-    /// <summary>
-    /// Turns dropout on. It draws from libtorch's global generator, the only one that its kernels know, so that generator is seeded; a
-    /// run without dropout leaves it alone.
-    /// </summary>
+    /// <summary>Turns dropout on.</summary>
+    /// <inheritdoc cref="Seed"/>
     public static void Begin(CausalLanguageModel model, double probability, TrainingRun run)
     {
         model.Dropout = probability;
-        if (probability > 0 || model.Adapters.Any(adapter => adapter.Shape.Dropout > 0))
+        Seed(model.Adapters.Select(adapter => adapter.Shape.Dropout).Append(probability).Max(), run);
+    }
+
+    /// <summary>
+    /// Dropout draws from libtorch's global generator, the only one that its kernels know, so that generator is seeded; a run without
+    /// dropout leaves it alone.
+    /// </summary>
+    public static void Seed(double probability, TrainingRun run)
+    {
+        if (probability > 0)
             manual_seed(unchecked((long)run.Seed));
     }
 

@@ -17,9 +17,12 @@ internal static class LearningRateSchedule
         {
             LearningRateDecay.Cosine => 0.5 * (1 + Math.Cos(Math.PI * progress)),
             LearningRateDecay.Linear => 1 - progress,
+            // The warm-up would reach its height, where this begins, at its next step.
+            LearningRateDecay.InverseSquareRoot => Math.Sqrt((options.WarmupSteps + 1.0) / (step + 1.0)),
             _ => 1,
         };
-        double minimum = options.LearningRateDecay == LearningRateDecay.Constant ? 0 : options.MinimumLearningRateRatio;
+        bool hasMinimum = options.LearningRateDecay is LearningRateDecay.Cosine or LearningRateDecay.Linear;
+        double minimum = hasMinimum ? options.MinimumLearningRateRatio : 0;
         return options.LearningRate * (minimum + (1 - minimum) * remaining);
     }
 

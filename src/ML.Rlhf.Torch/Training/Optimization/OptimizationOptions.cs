@@ -11,6 +11,12 @@ public enum LearningRateDecay
 
     /// <summary>No decay.</summary>
     Constant,
+
+    /// <summary>
+    /// With one over the square root of the step: at n times the steps of the warm-up it is 1/√n of its height, however long the run is.
+    /// There is no minimum (Vaswani et al. 2017, section 5.3).
+    /// </summary>
+    InverseSquareRoot,
 }
 
 /// <summary>Where Adam adds ε. m and v are the averages of the gradient and of its square, t is the step, from 1.</summary>
@@ -102,7 +108,8 @@ public abstract record OptimizationOptions
     {
         problems.Require(LearningRate > 0 && double.IsFinite(LearningRate), nameof(LearningRate), LearningRate, "a finite number above 0");
         problems.Require(WarmupSteps >= 0, nameof(WarmupSteps), WarmupSteps, "at least 0");
-        problems.Require(Enum.IsDefined(LearningRateDecay), nameof(LearningRateDecay), LearningRateDecay, "Cosine, Linear or Constant");
+        problems.Require(Enum.IsDefined(LearningRateDecay), nameof(LearningRateDecay), LearningRateDecay,
+            "Cosine, Linear, Constant or InverseSquareRoot");
         problems.Require(MinimumLearningRateRatio is >= 0 and <= 1, nameof(MinimumLearningRateRatio), MinimumLearningRateRatio,
             "in [0, 1]");
         problems.Require(Beta1 is >= 0 and < 1, nameof(Beta1), Beta1, "in [0, 1)");
