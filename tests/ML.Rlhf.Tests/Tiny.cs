@@ -8,10 +8,14 @@ namespace ML.Rlhf.Tests;
 internal static class Tiny
 {
     private static readonly Lazy<TextGenerationTransformer> s_model = new(() => Train());
+    private static readonly Lazy<TextToTextTransformer> s_textToText = new(() => TrainTextToText());
     private static readonly Lazy<RewardTransformer> s_reward = new(() => TrainReward(Model));
 
     public static GptArchitecture Architecture { get; } =
         GptArchitecture.Nano with { Layers = 1, Heads = 2, Width = 16, ContextLength = 32 };
+
+    public static EncoderDecoderArchitecture EncoderDecoderArchitecture { get; } =
+        EncoderDecoderArchitecture.Tiny with { Layers = 1, Heads = 2, Width = 16, FeedForwardWidth = 32, ContextLength = 32 };
 
     /// <summary>Small letters, space and full stop; every other character is unknown to it.</summary>
     public static TextTokenizer Letters { get; } = CharacterTokenizer.Train(["abcdefghijklmnopqrstuvwxyz ."]);
@@ -59,6 +63,25 @@ internal static class Tiny
     /// <summary>A reward model with the tokenizer of <see cref="Model"/>.</summary>
     public static RewardTransformer Reward => s_reward.Value;
 
+    /// <summary>An encoder–decoder that answers the column Prompt with up to 6 letters, drawn at random.</summary>
+    public static TextToTextTransformer TextToText => s_textToText.Value;
+
+    public static TextToTextTransformer TrainTextToText(EncoderDecoderOptions? options = null)
+    {
+        var ml = new MLContext(seed: 1);
+        return ml.Rlhf().Trainers.EncoderDecoder(options ?? new EncoderDecoderOptions
+        {
+            Architecture = EncoderDecoderArchitecture,
+            Tokenizer = Letters,
+            Epochs = 10,
+            BatchSize = 4,
+            LearningRate = 1e-2,
+            WarmupSteps = 5,
+            Dropout = 0, // it draws from libtorch's one generator, which tests share
+            Sampling = new SamplingOptions { MaxNewTokens = 6 },
+        }).Fit(ml.Data.LoadFromEnumerable(Demonstrations));
+    }
+
     public static TextGenerationTransformer Train(
         TextTokenizer? tokenizer = null, GptArchitecture? architecture = null, SamplingOptions? sampling = null, int seed = 1)
     {
@@ -101,7 +124,12 @@ internal static class Tiny
     /// <summary>All weights of a model of this pack, one after another.</summary>
     public static float[] Weights(ITransformer model)
     {
-        var module = model is RewardTransformer reward ? reward.Module : ((TextGenerationTransformer)model).Module;
+        var module = model switch
+        {
+            RewardTransformer reward => reward.Module,
+            TextToTextTransformer textToText => textToText.Module,
+            _ => ((TextGenerationTransformer)model).Module,
+        };
         return [.. module.parameters().SelectMany(parameter => parameter.detach().cpu().data<float>().ToArray())];
     }
 

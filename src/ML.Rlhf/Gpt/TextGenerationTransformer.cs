@@ -28,7 +28,6 @@ namespace ML.Rlhf;
 public sealed partial class TextGenerationTransformer : ITransformer, IDisposable, IModelComponent<TextGenerationTransformer>
 {
     internal const string DefaultPromptColumn = "Prompt", DefaultCompletionColumn = "Completion";
-    private const int BatchSize = 64;
 
     private readonly IHostEnvironment _environment;
     private readonly LanguageModel<CausalLanguageModel> _model;
@@ -126,20 +125,12 @@ public sealed partial class TextGenerationTransformer : ITransformer, IDisposabl
         Sampling.TruncatePrompts || Tokenization.EncodePrompt(Tokenizer, prompt).Length < Architecture.ContextLength;
 
     private SampledTokens[] Sample(
-        int[][] prompts, SamplingOptions sampling, CancellationToken cancellationToken, int answersPerPrompt = 1)
-    {
-        var results = new SampledTokens[prompts.Length];
-        foreach (int[] rows in Batches.ByLength(prompts.Length, BatchSize, i => prompts[i].Length))
-        {
-            int[][] batch = [.. rows.Select(i => prompts[i])];
-            RandomStream[] streams = [.. rows.Select(i => RandomnessOf(prompts[i], sampling.Seed, i % answersPerPrompt))];
-            var sampled = Sampler.Generate(Network, batch, streams, Tokenizer.EndOfText, sampling,
-                checkCanceled: cancellationToken.ThrowIfCancellationRequested);
-            for (int i = 0; i < rows.Length; i++)
-                results[rows[i]] = sampled[i];
-        }
-        return results;
-    }
+        int[][] prompts, SamplingOptions sampling, CancellationToken cancellationToken, int answersPerPrompt = 1) =>
+        CompletionBatches.Draw(
+            prompts, sampling.Seed,
+            (batch, streams) => Sampler.Generate(
+                Network, batch, streams, Tokenizer.EndOfText, sampling, checkCanceled: cancellationToken.ThrowIfCancellationRequested),
+            answersPerPrompt);
 
     /// <summary>Completes one prompt and gives the text as it comes, in pieces of whole characters.</summary>
     /// <param name="prompt">Any text.</param>
@@ -183,7 +174,7 @@ public sealed partial class TextGenerationTransformer : ITransformer, IDisposabl
             {
                 var decoder = Tokenizer.CreateStreamingDecoder();
                 Sampler.Generate(
-                    Network, [tokens], [RandomnessOf(tokens, sampling.Seed)], Tokenizer.EndOfText, sampling,
+                    Network, [tokens], [CompletionBatches.RandomnessOf(tokens, sampling.Seed)], Tokenizer.EndOfText, sampling,
                     onToken: (_, token) => Write(decoder.Push(token)), checkCanceled: stopped.ThrowIfCancellationRequested);
                 Write(decoder.Finish());
             }
@@ -215,21 +206,6 @@ public sealed partial class TextGenerationTransformer : ITransformer, IDisposabl
             "tokens and must hold the completion too. Shorten the prompt, set " +
             $"{nameof(SamplingOptions)}.{nameof(SamplingOptions.TruncatePrompts)} to keep its end, or use a model with a longer context.",
             nameof(prompt)));
-    }
-
-    /// <summary>
-    /// The randomness of a completion depends on its prompt, the seed and which answer to the prompt it is, and on nothing else. The seeds
-    /// of later answers are drawn, not counted: a neighbouring seed has other answers throughout.
-    /// </summary>
-    private static RandomStream RandomnessOf(int[] prompt, int seed, int answer = 0)
-    {
-        ulong key = 14695981039346656037; // FNV-1a: string.GetHashCode differs from process to process
-        foreach (int token in prompt)
-            key = (key ^ (uint)token) * 1099511628211;
-        ulong answerSeed = unchecked((ulong)seed);
-        if (answer > 0)
-            answerSeed = new RandomStream(answerSeed, (ulong)answer).NextUInt64();
-        return new RandomStream(answerSeed, key);
     }
 
     /// <summary>How much each token of a text looks at each other one, in every layer and head: for teaching.</summary>
@@ -278,7 +254,7 @@ public sealed partial class TextGenerationTransformer : ITransformer, IDisposabl
         ArgumentNullException.ThrowIfNull(inputSchema);
         TextColumns.RequireText(_environment, inputSchema, "prompt", PromptColumnName);
         return new BatchedColumns<ReadOnlyMemory<char>>(
-            CompletionColumnName, TextDataViewType.Instance, [PromptColumnName], BatchSize,
+            CompletionColumnName, TextDataViewType.Instance, [PromptColumnName], CompletionBatches.Size,
             rows => [.. Generate([.. rows.Select(row => row[0])]).Select(completion => completion.AsMemory())]);
     }
 
@@ -295,18 +271,7 @@ public sealed partial class TextGenerationTransformer : ITransformer, IDisposabl
     {
         writer.Main.Write(PromptColumnName);
         writer.Main.Write(CompletionColumnName);
-        writer.Main.Write(Sampling.MaxNewTokens);
-        writer.Main.Write(Sampling.Temperature);
-        writer.Main.Write(Sampling.TopK);
-        writer.Main.Write(Sampling.TopP);
-        writer.Main.Write(Sampling.Seed);
-        writer.Main.Write(Sampling.TruncatePrompts);
-        writer.Main.Write(Sampling.MinP);
-        writer.Main.Write(Sampling.TypicalP);
-        writer.Main.Write(Sampling.EpsilonCutoff);
-        writer.Main.Write(Sampling.RepetitionPenalty);
-        writer.Main.Write(Sampling.NoRepeatNgramSize);
-        writer.Main.Write(Sampling.MinNewTokens);
+        SavedSampling.Write(writer, Sampling);
         _model.Save(writer);
     }
 
@@ -316,30 +281,7 @@ public sealed partial class TextGenerationTransformer : ITransformer, IDisposabl
             throw new FormatException($"The model was saved by a preview of this package, in format {reader.Version}, which had fewer " +
                 "sampling options and is not read any more. Train or save the model again with this package.");
         string prompt = reader.Main.ReadString(), completion = reader.Main.ReadString();
-        var sampling = new SamplingOptions
-        {
-            MaxNewTokens = reader.Main.ReadInt32(),
-            Temperature = reader.Main.ReadSingle(),
-            TopK = reader.Main.ReadInt32(),
-            TopP = reader.Main.ReadSingle(),
-            Seed = reader.Main.ReadInt32(),
-            TruncatePrompts = reader.Main.ReadBoolean(),
-            MinP = reader.Main.ReadSingle(),
-            TypicalP = reader.Main.ReadSingle(),
-            EpsilonCutoff = reader.Main.ReadSingle(),
-            RepetitionPenalty = reader.Main.ReadSingle(),
-            NoRepeatNgramSize = reader.Main.ReadInt32(),
-            MinNewTokens = reader.Main.ReadInt32(),
-        };
-        try
-        {
-            sampling.Validate();
-        }
-        catch (ArgumentException e)
-        {
-            throw new FormatException($"The sampling options of the model are damaged: {e.Message} Copy the file or save the model " +
-                "again.", e);
-        }
+        var sampling = SavedSampling.Read(reader);
         var model = LanguageModel<CausalLanguageModel>.Load(env, reader, architecture => CausalLanguageModel.Create(architecture));
         return new TextGenerationTransformer(env, model, prompt, completion, sampling);
     }

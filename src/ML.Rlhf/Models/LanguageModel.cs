@@ -13,7 +13,7 @@ namespace ML.Rlhf;
 /// A module and the tokenizer that it was trained with: what every transformer of this pack holds and what goes into model.zip.
 /// Transformers that differ only in their settings share the weights; the last to be disposed frees them.
 /// </summary>
-/// <typeparam name="TModule"><see cref="Torch.Modules.Gpt"/> or <see cref="Torch.Modules.ScalarGpt"/>.</typeparam>
+/// <typeparam name="TModule">A causal language model, one with a scalar head, or an encoder–decoder.</typeparam>
 internal sealed class LanguageModel<TModule> : IDisposable where TModule : nn.Module
 {
     private const string TokenizerEntry = "tokenizer.json", ArchitectureEntry = "architecture.json", WeightsEntry = "model.safetensors",

@@ -94,11 +94,14 @@ public sealed class TokenizerCatalog
 
     /// <summary>Trains and logs.</summary>
     internal static TextTokenizer Train(
-        IHost host, IDataView corpus, int vocabularySize, string textColumnName, CancellationToken cancellationToken)
+        IHost host, IDataView corpus, int vocabularySize, string textColumnName, CancellationToken cancellationToken) =>
+        Train(host, Texts(host, corpus, textColumnName, cancellationToken), vocabularySize, cancellationToken);
+
+    /// <summary>Trains and logs.</summary>
+    internal static TextTokenizer Train(IHost host, IEnumerable<string> texts, int vocabularySize, CancellationToken cancellationToken)
     {
         using IChannel channel = host.Start("Training a byte-level BPE tokenizer");
-        var tokenizer = ByteLevelBpeTrainer.Train(
-            Texts(host, corpus, textColumnName, cancellationToken), vocabularySize, cancellationToken: cancellationToken);
+        var tokenizer = ByteLevelBpeTrainer.Train(texts, vocabularySize, cancellationToken: cancellationToken);
         if (tokenizer.VocabularySize < vocabularySize)
             channel.Warning(MessageSensitivity.None,
                 "The corpus has no more pairs that occur twice: the vocabulary has {0} tokens, not the {1} asked for.",

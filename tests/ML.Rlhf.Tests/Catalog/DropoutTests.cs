@@ -12,6 +12,7 @@ public sealed class DropoutTests
     [Theory]
     [InlineData(Stage.Gpt)]
     [InlineData(Stage.FineTuning)]
+    [InlineData(Stage.EncoderDecoder)]
     public void The_same_seed_gives_the_same_weights_bit_for_bit(Stage stage)
     {
         var with = Weights(stage, dropout: 0.5, seed: 7);

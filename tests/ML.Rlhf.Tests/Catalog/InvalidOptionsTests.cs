@@ -7,7 +7,7 @@ public sealed class InvalidOptionsTests
 {
     private const string Optimization =
         "LearningRate is -1, but must be a finite number above 0; WarmupSteps is -2, but must be at least 0; " +
-        "LearningRateDecay is 9, but must be Cosine, Linear or Constant; MinimumLearningRateRatio is 1.5, but must be in [0, 1]; " +
+        "LearningRateDecay is 9, but must be Cosine, Linear, Constant or InverseSquareRoot; MinimumLearningRateRatio is 1.5, but must be in [0, 1]; " +
         "Beta1 is 1, but must be in [0, 1); Beta2 is NaN, but must be in [0, 1); Epsilon is 0, but must be a finite number above 0; " +
         "AdamForm is 2, but must be PyTorch or TensorFlow; " +
         "WeightDecay is -0.1, but must be a finite number of at least 0; GradientClipping is 0, but must be above 0 (infinity turns clipping off); " +
@@ -53,6 +53,23 @@ public sealed class InvalidOptionsTests
             "SupervisedFineTuningOptions: Epochs is 0, but must be at least 1; BatchSize is -1, but must be at least 1; " +
             $"Dropout is -0.5, but must be in [0, 1); {Sampling}.",
             Assert.Throws<ArgumentException>(() => _trainers.SupervisedFineTuning(Tiny.Model, options)).Message);
+    }
+
+    [Fact]
+    public void Encoder_decoder()
+    {
+        var options = new EncoderDecoderOptions
+        {
+            Epochs = 0, BatchSize = -1, Dropout = 1, LabelSmoothing = 1, PromptColumnName = "",
+            Architecture = EncoderDecoderArchitecture.Tiny with { Heads = 3 }, Sampling = s_badSampling,
+        };
+
+        Assert.Equal(
+            "EncoderDecoderOptions: Epochs is 0, but must be at least 1; BatchSize is -1, but must be at least 1; Dropout is 1, but must " +
+            "be in [0, 1); LabelSmoothing is 1, but must be in [0, 1); PromptColumnName is empty, but must be the name of a column; " +
+            "EncoderDecoderArchitecture: Width is 64, but must be an even multiple of Heads (3), at most 1048576; " +
+            $"{Sampling}.",
+            Assert.Throws<ArgumentException>(() => _trainers.EncoderDecoder(options)).Message);
     }
 
     [Fact]

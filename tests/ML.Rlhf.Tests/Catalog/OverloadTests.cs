@@ -19,6 +19,7 @@ public sealed class OverloadTests
         Assert.Equal(new DpoOptions(), Options(_trainers.Dpo(Tiny.Model)));
         Assert.Equal(new KtoOptions(), Options(_trainers.Kto(Tiny.Model)));
         Assert.Equal(new OrpoOptions(), Options(_trainers.Orpo(Tiny.Model)));
+        Assert.Equal(new EncoderDecoderOptions(), Options(_trainers.EncoderDecoder()));
         var ppo = new PpoOptions { MaxResponseTokens = 8 };
         Assert.Equal(ppo, Options(_trainers.Ppo(Tiny.Model, s_rule, ppo)));
     }
@@ -44,6 +45,12 @@ public sealed class OverloadTests
         Assert.Equal(
             new OrpoOptions { PromptColumnName = "A", ChosenColumnName = "B", RejectedColumnName = "C", Epochs = 7 },
             Options(_trainers.Orpo(Tiny.Model, "A", "B", "C", 7)));
+        Assert.Equal(
+            new EncoderDecoderOptions
+            {
+                PromptColumnName = "A", CompletionColumnName = "B", Architecture = EncoderDecoderArchitecture.Base, Epochs = 7,
+            },
+            Options(_trainers.EncoderDecoder("A", "B", EncoderDecoderArchitecture.Base, 7)));
     }
 
     /// <summary>A context of 33 tokens holds PPO's default of 32 response tokens.</summary>
@@ -81,6 +88,7 @@ public sealed class OverloadTests
     {
         Assert.Throws<ArgumentNullException>("ml", () => RlhfExtensions.Rlhf(null!));
         Assert.Throws<ArgumentNullException>("options", () => _trainers.Gpt((GptOptions)null!));
+        Assert.Throws<ArgumentNullException>("options", () => _trainers.EncoderDecoder((EncoderDecoderOptions)null!));
         Assert.Throws<ArgumentNullException>("model", () => _trainers.SupervisedFineTuning(null!));
         Assert.Throws<ArgumentNullException>(
             "options", () => _trainers.SupervisedFineTuning(Tiny.Model, (SupervisedFineTuningOptions)null!));

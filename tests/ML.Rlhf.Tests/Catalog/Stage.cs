@@ -16,6 +16,7 @@ public enum Stage
     Dpo,
     Kto,
     Orpo,
+    EncoderDecoder,
 }
 
 /// <summary>What a test chooses of a trainer; the rest is as small as it can be.</summary>
@@ -172,6 +173,21 @@ internal static class Stages
                 CancellationToken = s.CancellationToken,
                 ValidationData = s.ValidationData,
             }),
+            Stage.EncoderDecoder => trainers.EncoderDecoder(new EncoderDecoderOptions
+            {
+                Architecture = Tiny.EncoderDecoderArchitecture,
+                Tokenizer = Tiny.Letters,
+                Epochs = epochs,
+                BatchSize = BatchSize,
+                Dropout = s.Dropout,
+                PromptColumnName = "Prompt" + s.Suffix,
+                CompletionColumnName = "Completion" + s.Suffix,
+                Seed = s.Seed,
+                Progress = s.Progress,
+                CancellationToken = s.CancellationToken,
+                ValidationData = s.ValidationData,
+                Sampling = new SamplingOptions { MaxNewTokens = 4 },
+            }),
             _ => throw new ArgumentOutOfRangeException(nameof(stage)),
         };
     }
@@ -180,7 +196,7 @@ internal static class Stages
     public static IDataView Data(this Stage stage, MLContext ml) => stage switch
     {
         Stage.Gpt => ml.Data.LoadFromEnumerable(Tiny.Documents),
-        Stage.FineTuning => ml.Data.LoadFromEnumerable(Tiny.Demonstrations),
+        Stage.FineTuning or Stage.EncoderDecoder => ml.Data.LoadFromEnumerable(Tiny.Demonstrations),
         Stage.RewardModel or Stage.Dpo or Stage.Orpo => ml.Data.LoadFromEnumerable(Tiny.Preferences),
         Stage.Kto => ml.Data.LoadFromEnumerable(Tiny.Feedback),
         _ => ml.Data.LoadFromEnumerable(Tiny.Prompts),
@@ -190,7 +206,7 @@ internal static class Stages
     public static (string Column, string Role)[] Inputs(this Stage stage) => stage switch
     {
         Stage.Gpt => [("Text", "text")],
-        Stage.FineTuning or Stage.Kto => [("Prompt", "prompt"), ("Completion", "completion")],
+        Stage.FineTuning or Stage.Kto or Stage.EncoderDecoder => [("Prompt", "prompt"), ("Completion", "completion")],
         Stage.RewardModel or Stage.Dpo or Stage.Orpo => [("Prompt", "prompt"), ("Chosen", "chosen"), ("Rejected", "rejected")],
         _ => [("Prompt", "prompt")],
     };
@@ -201,7 +217,7 @@ internal static class Stages
     public static string Rows(this Stage stage) => stage switch
     {
         Stage.Gpt => "documents",
-        Stage.FineTuning => "demonstrations",
+        Stage.FineTuning or Stage.EncoderDecoder => "demonstrations",
         Stage.RewardModel or Stage.Dpo or Stage.Orpo => "preferences",
         Stage.Kto => "judged answers",
         _ => "prompts",
@@ -220,6 +236,7 @@ internal static class Stages
         Stage.Gpt => "GPT",
         Stage.FineTuning => "SFT",
         Stage.RewardModel => "Reward model",
+        Stage.EncoderDecoder => "Encoder-decoder",
         _ => stage.ToString().ToUpperInvariant(),
     };
 }

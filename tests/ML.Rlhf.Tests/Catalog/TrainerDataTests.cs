@@ -121,6 +121,7 @@ public sealed class TrainerDataTests : IDisposable
     [InlineData(Stage.Dpo, "Prompt, Chosen, Rejected")]
     [InlineData(Stage.Kto, "Prompt, Completion, Label")]
     [InlineData(Stage.Orpo, "Prompt, Chosen, Rejected")]
+    [InlineData(Stage.EncoderDecoder, "Prompt, Completion")]
     public void Data_without_rows_is_an_error(Stage stage, string columns)
     {
         var data = Subset(stage, []);
@@ -138,7 +139,7 @@ public sealed class TrainerDataTests : IDisposable
         IDataView data = stage switch
         {
             Stage.Gpt => _ml.Data.LoadFromEnumerable(new Document[] { new(), new() }),
-            Stage.FineTuning => _ml.Data.LoadFromEnumerable(new Demonstration[] { new() { Prompt = tooLong }, new() { Prompt = tooLong } }),
+            Stage.FineTuning or Stage.EncoderDecoder => _ml.Data.LoadFromEnumerable(new Demonstration[] { new() { Prompt = tooLong }, new() { Prompt = tooLong } }),
             Stage.RewardModel or Stage.Dpo or Stage.Orpo => _ml.Data.LoadFromEnumerable(
                 new Preference[] { new() { Prompt = tooLong, Chosen = "a" }, new() { Prompt = tooLong, Rejected = "a" } }),
             Stage.Kto => _ml.Data.LoadFromEnumerable(new Feedback[] { new() { Prompt = tooLong }, new() { Prompt = tooLong } }),
@@ -191,6 +192,7 @@ public sealed class TrainerDataTests : IDisposable
     [InlineData(Stage.Dpo)]
     [InlineData(Stage.Kto)]
     [InlineData(Stage.Orpo)]
+    [InlineData(Stage.EncoderDecoder)]
     public void Validation_data_is_measured_and_teaches_nothing(Stage stage)
     {
         var progress = new ProgressRecords();
@@ -239,7 +241,7 @@ public sealed class TrainerDataTests : IDisposable
         return stage switch
         {
             Stage.Gpt => Write(Tiny.Documents),
-            Stage.FineTuning => Write(Tiny.Demonstrations),
+            Stage.FineTuning or Stage.EncoderDecoder => Write(Tiny.Demonstrations),
             Stage.RewardModel or Stage.Dpo or Stage.Orpo => Write(Tiny.Preferences),
             Stage.Kto => Write(Tiny.Feedback),
             _ => Write(Tiny.Prompts),
@@ -272,7 +274,7 @@ public sealed class TrainerDataTests : IDisposable
     private IDataView Subset(Stage stage, int[] order) => stage switch
     {
         Stage.Gpt => _ml.Data.LoadFromEnumerable(order.Select(i => Tiny.Documents[i]).ToArray()),
-        Stage.FineTuning => _ml.Data.LoadFromEnumerable(order.Select(i => Tiny.Demonstrations[i]).ToArray()),
+        Stage.FineTuning or Stage.EncoderDecoder => _ml.Data.LoadFromEnumerable(order.Select(i => Tiny.Demonstrations[i]).ToArray()),
         Stage.RewardModel or Stage.Dpo or Stage.Orpo => _ml.Data.LoadFromEnumerable(order.Select(i => Tiny.Preferences[i]).ToArray()),
         Stage.Kto => _ml.Data.LoadFromEnumerable(order.Select(i => Tiny.Feedback[i]).ToArray()),
         _ => _ml.Data.LoadFromEnumerable(order.Select(i => Tiny.Prompts[i]).ToArray()),
