@@ -5,8 +5,8 @@ using static TorchSharp.torch.nn;
 namespace ML.Rlhf.Torch.Modules;
 
 /// <summary>
-/// A model that scores each next token from the ones before it: what the trainers train and the sampler draws from. <see cref="Gpt"/> and
-/// <see cref="Llama"/> are two.
+/// A model that scores each next token from the ones before it: what the trainers train and the sampler draws from. <see cref="Gpt"/>,
+/// <see cref="Llama"/> and <see cref="Lstm"/> are three.
 /// </summary>
 public abstract partial class CausalLanguageModel : Module
 {
@@ -31,6 +31,7 @@ public abstract partial class CausalLanguageModel : Module
         LlamaArchitecture a => new Llama(a),
         EncoderDecoderArchitecture => throw new ArgumentException(
             $"A model of an {nameof(EncoderDecoderArchitecture)} does not go on with a text: train it with Trainers.EncoderDecoder."),
+        LstmArchitecture a => new Lstm(a),
         _ => throw new ArgumentException($"There is no model for a {architecture.GetType().Name}."),
     };
 
@@ -116,7 +117,7 @@ public abstract partial class CausalLanguageModel : Module
     internal abstract string CheckpointName(string parameter);
 
     /// <summary>Draws initial weights: the same generator state gives the same ones.</summary>
-    private protected void Initialize(Generator generator)
+    private protected virtual void Initialize(Generator generator)
     {
         using var noGrad = no_grad();
         using var scope = NewDisposeScope();
@@ -134,7 +135,7 @@ public abstract partial class CausalLanguageModel : Module
     /// GPT-2's initial weights: matrices and embeddings N(0, 0.02²), biases 0, norms 1. The projections that end a residual branch
     /// use 0.02/√(2·layers), so that the residual stream's variance does not grow with depth (Radford et al. 2019, section 2.3).
     /// </summary>
-    private const double InitialDeviation = 0.02;
+    private protected const double InitialDeviation = 0.02;
 
-    private protected abstract bool EndsResidualBranch(string name);
+    private protected virtual bool EndsResidualBranch(string name) => false;
 }

@@ -7,11 +7,13 @@ namespace ML.Rlhf;
 /// <remarks>
 /// <see cref="GptArchitecture"/> is what is pretrained here by default; <see cref="LlamaArchitecture"/> covers Llama, Mistral, Qwen2 and
 /// Qwen3. <see cref="EncoderDecoderArchitecture"/> is the original transformer, which reads the prompt apart from the completion.
+/// Qwen3; <see cref="LstmArchitecture"/> is what came before attention.
 /// </remarks>
 [JsonPolymorphic(TypeDiscriminatorPropertyName = "family")]
 [JsonDerivedType(typeof(GptArchitecture), "gpt")]
 [JsonDerivedType(typeof(LlamaArchitecture), "llama")]
 [JsonDerivedType(typeof(EncoderDecoderArchitecture), "encoder-decoder")]
+[JsonDerivedType(typeof(LstmArchitecture), "lstm")]
 public abstract record LanguageModelArchitecture
 {
     private protected LanguageModelArchitecture() { }
