@@ -6,8 +6,8 @@ namespace ML.Rlhf;
 /// <summary>The shape of a language model: everything that decides which weights it has, and nothing that training decides.</summary>
 /// <remarks>
 /// <see cref="GptArchitecture"/> is what is pretrained here by default; <see cref="LlamaArchitecture"/> covers Llama, Mistral, Qwen2 and
-/// Qwen3. <see cref="EncoderDecoderArchitecture"/> is the original transformer, which reads the prompt apart from the completion.
-/// Qwen3; <see cref="LstmArchitecture"/> is what came before attention.
+/// Qwen3. <see cref="LstmArchitecture"/> is what came before attention, <see cref="EncoderDecoderArchitecture"/> the original transformer,
+/// which reads the prompt apart from the completion.
 /// </remarks>
 [JsonPolymorphic(TypeDiscriminatorPropertyName = "family")]
 [JsonDerivedType(typeof(GptArchitecture), "gpt")]
