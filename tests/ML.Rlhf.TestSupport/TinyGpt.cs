@@ -43,7 +43,7 @@ internal static class TinyGpt
     public static Dictionary<string, Tensor> Snapshot(Module model) =>
         model.named_parameters().ToDictionary(p => p.name, p => p.parameter.detach().clone());
 
-    /// <summary>Adds N(0, 0.3²) to every parameter.</summary>
+    /// <summary>Moves every parameter far from its initial value.</summary>
     public static void Disturb(Module model, int seed)
     {
         using var noGrad = no_grad();

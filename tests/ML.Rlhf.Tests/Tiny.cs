@@ -16,6 +16,7 @@ internal static class Tiny
 
     public static EncoderDecoderArchitecture EncoderDecoderArchitecture { get; } =
         EncoderDecoderArchitecture.Tiny with { Layers = 1, Heads = 2, Width = 16, FeedForwardWidth = 32, ContextLength = 32 };
+    public static LstmArchitecture Recurrent { get; } = LstmArchitecture.Nano with { Layers = 1, Width = 16, ContextLength = 32 };
 
     /// <summary>Small letters, space and full stop; every other character is unknown to it.</summary>
     public static TextTokenizer Letters { get; } = CharacterTokenizer.Train(["abcdefghijklmnopqrstuvwxyz ."]);

@@ -135,7 +135,7 @@ public abstract partial class CausalLanguageModel : Module
     /// GPT-2's initial weights: matrices and embeddings N(0, 0.02²), biases 0, norms 1. The projections that end a residual branch
     /// use 0.02/√(2·layers), so that the residual stream's variance does not grow with depth (Radford et al. 2019, section 2.3).
     /// </summary>
-    private protected const double InitialDeviation = 0.02;
+    private const double InitialDeviation = 0.02;
 
     private protected virtual bool EndsResidualBranch(string name) => false;
 }

@@ -90,10 +90,15 @@ public sealed class Lstm : CausalLanguageModel
     public new LstmArchitecture Architecture { get; }
 
     /// <summary>
-    /// Builds an LSTM with initial weights: the matrices of the gates from U(−1/√C, 1/√C), as <c>nn.LSTM</c>; embeddings, and a head of
-    /// its own, from N(0, 0.02²), as GPT-2; biases 0, but 1 for the forget gates, so that memory is kept until training says otherwise
-    /// (Gers et al. 2000; Józefowicz et al. 2015, section 2.2).
+    /// Builds an LSTM with initial weights: the matrices of the gates, and a head of its own, from U(−1/√C, 1/√C), as <c>nn.LSTM</c> and
+    /// <c>nn.Linear</c>; biases 0, but 1 for the forget gates, so that memory is kept until training says otherwise (Gers et al. 2000;
+    /// Józefowicz et al. 2015, section 2.2); embeddings from N(0, 0.3²).
     /// </summary>
+    /// <remarks>
+    /// With GPT-2's deviation of 0.02 the gates see next to nothing of the tokens, and nothing norms it: on tinyshakespeare such a model
+    /// knew the letters' frequencies and no more after 200 steps. With <c>nn.Embedding</c>'s 1 a wide model with a tied head starts far
+    /// from uniform. 0.3 was the best of 0.1, 0.3 and 1 after 1,000 steps.
+    /// </remarks>
     /// <param name="architecture">The shape.</param>
     /// <param name="generator">Source of the initial weights: the same generator state gives the same weights.</param>
     /// <exception cref="ArgumentException">The architecture has values out of range; all are listed.</exception>
@@ -159,6 +164,8 @@ public sealed class Lstm : CausalLanguageModel
     internal override IEnumerable<(string Name, Tensor Target)> CheckpointTensors() => throw new NotSupportedException(
         "An LSTM has no form in Hugging Face's layout: transformers knows no such model. Save it with ml.Model.Save.");
 
+    internal override string CheckpointName(string parameter) => parameter;
+
     private protected override void Initialize(Generator generator)
     {
         using var noGrad = no_grad();
@@ -167,14 +174,16 @@ public sealed class Lstm : CausalLanguageModel
         double range = 1 / Math.Sqrt(width);
         foreach (var (name, parameter) in named_parameters())
         {
-            if (name.Contains("lstm.weight", StringComparison.Ordinal))
-                parameter.uniform_(-range, range, generator);
+            if (name == "wte.weight")
+                parameter.normal_(0, EmbeddingDeviation, generator); // init.normal_ ignores its generator
             else if (parameter.ndim == 2)
-                parameter.normal_(0, InitialDeviation, generator); // init.normal_ ignores its generator
+                parameter.uniform_(-range, range, generator);
             else
                 parameter.zero_();
-            if (name.EndsWith("lstm.bias_ih_l0", StringComparison.Ordinal))
+            if (name.EndsWith("bias_ih_l0", StringComparison.Ordinal))
                 parameter.narrow(0, width, width).fill_(1); // the second gate of i, f, g, o
         }
     }
+
+    private const double EmbeddingDeviation = 0.3;
 }

@@ -11,6 +11,7 @@ public sealed class DropoutTests
 
     [Theory]
     [InlineData(Stage.Gpt)]
+    [InlineData(Stage.Lstm)]
     [InlineData(Stage.FineTuning)]
     [InlineData(Stage.EncoderDecoder)]
     public void The_same_seed_gives_the_same_weights_bit_for_bit(Stage stage)
@@ -24,6 +25,7 @@ public sealed class DropoutTests
 
     [Theory]
     [InlineData(Stage.Gpt)]
+    [InlineData(Stage.Lstm)]
     [InlineData(Stage.FineTuning)]
     public void Nothing_is_dropped_where_the_model_is_measured_or_used(Stage stage)
     {
@@ -32,7 +34,7 @@ public sealed class DropoutTests
 
         using var model = (TextGenerationTransformer)stage.Trainer(_ml, settings).Fit(stage.Data(_ml));
 
-        double measured = stage == Stage.Gpt
+        double measured = stage is Stage.Gpt or Stage.Lstm
             ? _ml.Rlhf().EvaluateLanguageModel(model, stage.Data(_ml)).Loss
             : _ml.Rlhf().EvaluateDemonstrations(model, stage.Data(_ml)).Loss;
         Assert.Equal(measured, progress[^1].ValidationLoss!.Value, 1e-6);

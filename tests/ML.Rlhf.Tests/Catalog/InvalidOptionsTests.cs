@@ -45,6 +45,29 @@ public sealed class InvalidOptionsTests
     }
 
     [Fact]
+    public void Lstm()
+    {
+        var options = new LstmOptions
+        {
+            Steps = 0,
+            TextColumnName = " ",
+            Architecture = new LstmArchitecture { Layers = 0, Width = 0, ContextLength = 32, VocabularySize = 29 },
+            Sampling = s_badSampling,
+        };
+
+        Assert.Equal(
+            "LstmOptions: Steps is 0, but must be at least 1; TextColumnName is empty, but must be the name of a column; " +
+            $"LstmArchitecture: Layers is 0, but must be from 1 to 10000; Width is 0, but must be from 1 to 1048576; {Sampling}.",
+            Assert.Throws<ArgumentException>(() => _trainers.Lstm(options)).Message);
+        Assert.Throws<ArgumentNullException>("Architecture", () => _trainers.Lstm(new LstmOptions { Architecture = null! }));
+    }
+
+    [Fact]
+    public void A_GPT_of_an_LSTMs_shape() => Assert.Equal(
+        "GptOptions: Architecture is LstmArchitecture, but must be a transformer's (for an LSTM, use TrainerCatalog.Lstm).",
+        Assert.Throws<ArgumentException>(() => _trainers.Gpt(new GptOptions { Architecture = LstmArchitecture.Nano })).Message);
+
+    [Fact]
     public void Fine_tuning()
     {
         var options = new SupervisedFineTuningOptions { Epochs = 0, BatchSize = -1, Dropout = -0.5, Sampling = s_badSampling };

@@ -14,6 +14,7 @@ public sealed class OverloadTests
     public void Without_arguments_the_options_have_their_defaults()
     {
         Assert.Equal(new GptOptions(), Options(_trainers.Gpt()));
+        Assert.Equal(new LstmOptions(), Options(_trainers.Lstm()));
         Assert.Equal(new SupervisedFineTuningOptions(), Options(_trainers.SupervisedFineTuning(Tiny.Model)));
         Assert.Equal(new RewardModelOptions(), Options(_trainers.RewardModel(Tiny.Model)));
         Assert.Equal(new DpoOptions(), Options(_trainers.Dpo(Tiny.Model)));
@@ -30,6 +31,9 @@ public sealed class OverloadTests
         Assert.Equal(
             new GptOptions { TextColumnName = "A", Architecture = Tiny.Architecture, Steps = 7 },
             Options(_trainers.Gpt("A", Tiny.Architecture, 7)));
+        Assert.Equal(
+            new LstmOptions { TextColumnName = "A", Architecture = Tiny.Recurrent, Steps = 7 },
+            Options(_trainers.Lstm("A", Tiny.Recurrent, 7)));
         Assert.Equal(
             new SupervisedFineTuningOptions { PromptColumnName = "A", CompletionColumnName = "B", Epochs = 7 },
             Options(_trainers.SupervisedFineTuning(Tiny.Model, "A", "B", 7)));
@@ -89,6 +93,7 @@ public sealed class OverloadTests
         Assert.Throws<ArgumentNullException>("ml", () => RlhfExtensions.Rlhf(null!));
         Assert.Throws<ArgumentNullException>("options", () => _trainers.Gpt((GptOptions)null!));
         Assert.Throws<ArgumentNullException>("options", () => _trainers.EncoderDecoder((EncoderDecoderOptions)null!));
+        Assert.Throws<ArgumentNullException>("options", () => _trainers.Lstm((LstmOptions)null!));
         Assert.Throws<ArgumentNullException>("model", () => _trainers.SupervisedFineTuning(null!));
         Assert.Throws<ArgumentNullException>(
             "options", () => _trainers.SupervisedFineTuning(Tiny.Model, (SupervisedFineTuningOptions)null!));

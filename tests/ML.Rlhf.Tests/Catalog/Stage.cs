@@ -8,6 +8,7 @@ namespace ML.Rlhf.Tests.Catalog;
 public enum Stage
 {
     Gpt,
+    Lstm,
     FineTuning,
     RewardModel,
     Ppo,
@@ -55,6 +56,22 @@ internal static class Stages
             Stage.Gpt => trainers.Gpt(new GptOptions
             {
                 Architecture = Tiny.Architecture,
+                Tokenizer = Tiny.Letters,
+                Steps = s.Steps,
+                BatchSize = BatchSize,
+                EvaluateEvery = 2,
+                Dropout = s.Dropout,
+                TextColumnName = "Text" + s.Suffix,
+                CompletionColumnName = "Completion" + s.Suffix,
+                Seed = s.Seed,
+                Progress = s.Progress,
+                CancellationToken = s.CancellationToken,
+                ValidationData = s.ValidationData,
+                Sampling = new SamplingOptions { MaxNewTokens = 4 },
+            }),
+            Stage.Lstm => trainers.Lstm(new LstmOptions
+            {
+                Architecture = Tiny.Recurrent,
                 Tokenizer = Tiny.Letters,
                 Steps = s.Steps,
                 BatchSize = BatchSize,
@@ -195,7 +212,7 @@ internal static class Stages
     /// <summary>Eight rows with the columns that the trainer reads, and no others.</summary>
     public static IDataView Data(this Stage stage, MLContext ml) => stage switch
     {
-        Stage.Gpt => ml.Data.LoadFromEnumerable(Tiny.Documents),
+        Stage.Gpt or Stage.Lstm => ml.Data.LoadFromEnumerable(Tiny.Documents),
         Stage.FineTuning or Stage.EncoderDecoder => ml.Data.LoadFromEnumerable(Tiny.Demonstrations),
         Stage.RewardModel or Stage.Dpo or Stage.Orpo => ml.Data.LoadFromEnumerable(Tiny.Preferences),
         Stage.Kto => ml.Data.LoadFromEnumerable(Tiny.Feedback),
@@ -205,7 +222,7 @@ internal static class Stages
     /// <summary>The text columns that the trainer reads, with what errors call them.</summary>
     public static (string Column, string Role)[] Inputs(this Stage stage) => stage switch
     {
-        Stage.Gpt => [("Text", "text")],
+        Stage.Gpt or Stage.Lstm => [("Text", "text")],
         Stage.FineTuning or Stage.Kto or Stage.EncoderDecoder => [("Prompt", "prompt"), ("Completion", "completion")],
         Stage.RewardModel or Stage.Dpo or Stage.Orpo => [("Prompt", "prompt"), ("Chosen", "chosen"), ("Rejected", "rejected")],
         _ => [("Prompt", "prompt")],
@@ -216,7 +233,7 @@ internal static class Stages
     /// <summary>What messages call the rows.</summary>
     public static string Rows(this Stage stage) => stage switch
     {
-        Stage.Gpt => "documents",
+        Stage.Gpt or Stage.Lstm => "documents",
         Stage.FineTuning or Stage.EncoderDecoder => "demonstrations",
         Stage.RewardModel or Stage.Dpo or Stage.Orpo => "preferences",
         Stage.Kto => "judged answers",

@@ -113,6 +113,7 @@ public sealed class TrainerDataTests : IDisposable
 
     [Theory]
     [InlineData(Stage.Gpt, "Text")]
+    [InlineData(Stage.Lstm, "Text")]
     [InlineData(Stage.FineTuning, "Prompt, Completion")]
     [InlineData(Stage.RewardModel, "Prompt, Chosen, Rejected")]
     [InlineData(Stage.Ppo, "Prompt")]
@@ -138,7 +139,7 @@ public sealed class TrainerDataTests : IDisposable
         string tooLong = new('a', 40);
         IDataView data = stage switch
         {
-            Stage.Gpt => _ml.Data.LoadFromEnumerable(new Document[] { new(), new() }),
+            Stage.Gpt or Stage.Lstm => _ml.Data.LoadFromEnumerable(new Document[] { new(), new() }),
             Stage.FineTuning or Stage.EncoderDecoder => _ml.Data.LoadFromEnumerable(new Demonstration[] { new() { Prompt = tooLong }, new() { Prompt = tooLong } }),
             Stage.RewardModel or Stage.Dpo or Stage.Orpo => _ml.Data.LoadFromEnumerable(
                 new Preference[] { new() { Prompt = tooLong, Chosen = "a" }, new() { Prompt = tooLong, Rejected = "a" } }),
@@ -187,6 +188,7 @@ public sealed class TrainerDataTests : IDisposable
 
     [Theory]
     [InlineData(Stage.Gpt)]
+    [InlineData(Stage.Lstm)]
     [InlineData(Stage.FineTuning)]
     [InlineData(Stage.RewardModel)]
     [InlineData(Stage.Dpo)]
@@ -240,7 +242,7 @@ public sealed class TrainerDataTests : IDisposable
         string path = Path.Combine(_folder, $"{stage}.jsonl");
         return stage switch
         {
-            Stage.Gpt => Write(Tiny.Documents),
+            Stage.Gpt or Stage.Lstm => Write(Tiny.Documents),
             Stage.FineTuning or Stage.EncoderDecoder => Write(Tiny.Demonstrations),
             Stage.RewardModel or Stage.Dpo or Stage.Orpo => Write(Tiny.Preferences),
             Stage.Kto => Write(Tiny.Feedback),
@@ -259,7 +261,7 @@ public sealed class TrainerDataTests : IDisposable
     {
         var twice = Subset(stage, [0, 1, 1, 2, 3, 4, 5, 6, 7, 7]);
         string last = "";
-        return stage == Stage.Gpt
+        return stage is Stage.Gpt or Stage.Lstm
             ? _ml.Data.FilterByCustomPredicate<Document>(twice, row => IsRepeated(row.Text))
             : _ml.Data.FilterByCustomPredicate<PromptOnly>(twice, row => IsRepeated(row.Prompt));
 
@@ -273,7 +275,7 @@ public sealed class TrainerDataTests : IDisposable
 
     private IDataView Subset(Stage stage, int[] order) => stage switch
     {
-        Stage.Gpt => _ml.Data.LoadFromEnumerable(order.Select(i => Tiny.Documents[i]).ToArray()),
+        Stage.Gpt or Stage.Lstm => _ml.Data.LoadFromEnumerable(order.Select(i => Tiny.Documents[i]).ToArray()),
         Stage.FineTuning or Stage.EncoderDecoder => _ml.Data.LoadFromEnumerable(order.Select(i => Tiny.Demonstrations[i]).ToArray()),
         Stage.RewardModel or Stage.Dpo or Stage.Orpo => _ml.Data.LoadFromEnumerable(order.Select(i => Tiny.Preferences[i]).ToArray()),
         Stage.Kto => _ml.Data.LoadFromEnumerable(order.Select(i => Tiny.Feedback[i]).ToArray()),

@@ -11,7 +11,7 @@ internal static class TinyLoop
     private const string Lora = ", LoRA";
 
     public static TheoryData<string> Names =>
-        ["GPT", "SFT", "Reward model", "PPO", "PPO, shared trunk, text", "GRPO", "RLOO", "DPO", "KTO", "ORPO", "Encoder–decoder",
+        ["GPT", "LSTM", "SFT", "Reward model", "PPO", "PPO, shared trunk, text", "GRPO", "RLOO", "DPO", "KTO", "ORPO", "Encoder–decoder",
             "SFT, LoRA", "Reward model, LoRA", "PPO, LoRA", "PPO, shared trunk, text, LoRA", "DPO, LoRA"];
 
     /// <summary>What a test varies.</summary>
@@ -107,9 +107,9 @@ internal static class TinyLoop
             return (start, TinyGpt.Snapshot(model), recorded.Reports);
         }
 
-        var gpt = FineTuning.Begin(TinyGpt.Random(), begin, recorded.Run);
+        var gpt = FineTuning.Begin(name == "LSTM" ? TinyLstm.Random() : TinyGpt.Random(), begin, recorded.Run);
         var before = TinyGpt.Snapshot(gpt);
-        if (name == "GPT")
+        if (name is "GPT" or "LSTM")
         {
             var options = Configure(
                 new PretrainingOptions { Steps = s.Steps, BatchSize = BatchSize, Dropout = s.Dropout, EvaluateEvery = 2, WarmupSteps = 0 },

@@ -76,6 +76,7 @@ public class TrainingLoopTests
 
     [Theory]
     [InlineData("GPT", "tokens_per_second")]
+    [InlineData("LSTM", "eval_loss")]
     [InlineData("SFT", "eval_loss")]
     [InlineData("Reward model", "grad_norm")]
     [InlineData("DPO", "rewards/margins")]
