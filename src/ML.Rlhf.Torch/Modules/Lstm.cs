@@ -161,10 +161,12 @@ public sealed class Lstm : CausalLanguageModel
     public new Lstm Clone() => (Lstm)base.Clone();
 
     /// <exception cref="NotSupportedException">Always: transformers has no LSTM.</exception>
-    internal override IEnumerable<(string Name, Tensor Target)> CheckpointTensors() => throw new NotSupportedException(
-        "An LSTM has no form in Hugging Face's layout: transformers knows no such model. Save it with ml.Model.Save.");
+    internal override IEnumerable<(string Name, Tensor Target)> CheckpointTensors() => throw NoCheckpoint();
 
-    internal override string CheckpointName(string parameter) => parameter;
+    internal override string CheckpointName(string parameter) => throw NoCheckpoint();
+
+    private static NotSupportedException NoCheckpoint() => new(
+        "An LSTM has no form in Hugging Face's layout: transformers knows no such model. Save it with ml.Model.Save.");
 
     private protected override void Initialize(Generator generator)
     {
