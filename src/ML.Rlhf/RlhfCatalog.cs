@@ -24,6 +24,7 @@ public sealed partial class RlhfCatalog
         _context = context;
         Trainers = new TrainerCatalog(context);
         Tokenizers = new TokenizerCatalog(context);
+        ChatTemplates = new ChatTemplateCatalog();
         Transforms = new TransformCatalog(context);
         Models = new ModelCatalog(context);
         Rewards = new RewardCatalog(context);
@@ -34,6 +35,9 @@ public sealed partial class RlhfCatalog
 
     /// <summary>Tokenizers, ready made or trained.</summary>
     public TokenizerCatalog Tokenizers { get; }
+
+    /// <summary>How conversations become text.</summary>
+    public ChatTemplateCatalog ChatTemplates { get; }
 
     /// <summary>Data transformations.</summary>
     public TransformCatalog Transforms { get; }
