@@ -44,10 +44,10 @@ internal sealed class AddedTokenFinder
     /// <summary>The next token at or after a place.</summary>
     /// <param name="text">The text.</param>
     /// <param name="start">Where the token before ended.</param>
-    /// <param name="special">Whether special tokens count.</param>
+    /// <param name="special">Whether a special token that stands at a place counts.</param>
     /// <param name="found">Where it stands, with the white space that it takes along.</param>
     /// <returns>Null when there is none.</returns>
-    public AddedToken? FindNext(ReadOnlySpan<char> text, int start, bool special, out Range found)
+    public AddedToken? FindNext(ReadOnlySpan<char> text, int start, Predicate<Range> special, out Range found)
     {
         found = default;
         for (int from = start; ;)
@@ -58,7 +58,7 @@ internal sealed class AddedTokenFinder
             at += from;
             AddedToken token = LongestAt(text, at);
             from = at + token.Text.Length; // a token that is passed over hides the shorter ones inside it
-            if (token.Special && !special || token.SingleWord && !StandsAlone(text, at, from))
+            if (token.Special && !special(at..from) || token.SingleWord && !StandsAlone(text, at, from))
                 continue;
 
             int first = token.StripLeft ? Math.Max(start, text[..at].TrimEnd().Length) : at;

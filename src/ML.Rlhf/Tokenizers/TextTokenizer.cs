@@ -163,7 +163,7 @@ public sealed class TextTokenizer : IEquatable<TextTokenizer>
     {
         ArgumentNullException.ThrowIfNull(destination);
         ReadOnlySpan<char> source = WellFormedText.Of(text);
-        foreach (Section section in Sections(source, recognizeSpecialTokens))
+        foreach (Section section in Sections(source, _ => recognizeSpecialTokens))
         {
             if (section.Token is { } token)
                 destination.Add(token.Id);
@@ -180,7 +180,14 @@ public sealed class TextTokenizer : IEquatable<TextTokenizer>
     /// Ids, texts and offsets in UTF-16 units. Tokens that are parts of one character have the offset of the whole character; one that
     /// stands for nothing in the text has an empty one.
     /// </returns>
-    internal List<EncodedToken> EncodeToTokens(ReadOnlySpan<char> text, bool recognizeSpecialTokens = false)
+    internal List<EncodedToken> EncodeToTokens(ReadOnlySpan<char> text, bool recognizeSpecialTokens = false) =>
+        EncodeToTokens(text, _ => recognizeSpecialTokens);
+
+    /// <summary>The same for a text in which special tokens may stand at some places only.</summary>
+    /// <inheritdoc cref="EncodeToTokens(ReadOnlySpan{char}, bool)"/>
+    /// <param name="text">Any text.</param>
+    /// <param name="recognizeSpecialTokens">Whether what stands at a place of the text, in UTF-16 units, may be a special token.</param>
+    internal List<EncodedToken> EncodeToTokens(ReadOnlySpan<char> text, Predicate<Range> recognizeSpecialTokens)
     {
         var tokens = new List<EncodedToken>();
         ReadOnlySpan<char> source = WellFormedText.Of(text);
@@ -230,7 +237,7 @@ public sealed class TextTokenizer : IEquatable<TextTokenizer>
     /// Cuts a text at added tokens: at those that are looked for as they stand, then, inside what the normalizer makes of each rest, at
     /// those that are looked for there.
     /// </summary>
-    private List<Section> Sections(ReadOnlySpan<char> text, bool special)
+    private List<Section> Sections(ReadOnlySpan<char> text, Predicate<Range> special)
     {
         var sections = new List<Section>();
         Cut(text, _addedTokens, special, normalized: null, sections);
@@ -246,13 +253,13 @@ public sealed class TextTokenizer : IEquatable<TextTokenizer>
                 continue;
             }
             var normalized = new NormalizedText(_normalizer, text[section.Place].ToString(), section.Place.Start.Value);
-            Cut(normalized.Text, _normalizedTokens, special, normalized, normalizedSections);
+            Cut(normalized.Text, _normalizedTokens, place => special(normalized.OriginOf(place)), normalized, normalizedSections);
         }
         return normalizedSections;
     }
 
     private static void Cut(
-        ReadOnlySpan<char> text, AddedTokenFinder? tokens, bool special, NormalizedText? normalized, List<Section> sections)
+        ReadOnlySpan<char> text, AddedTokenFinder? tokens, Predicate<Range> special, NormalizedText? normalized, List<Section> sections)
     {
         int end = 0;
         while (tokens?.FindNext(text, end, special, out Range place) is { } token)
