@@ -69,6 +69,20 @@ internal static class TinyData
         return new CompletionData(sequences, prompts);
     }
 
+    /// <summary>Rows of which tokens here and there are learned, but not those before the prompts' ends.</summary>
+    public static CompletionData Conversations(int rows)
+    {
+        var data = Completions(rows, promptUpTo: 3, completionUpTo: 12);
+        var random = new RandomStream(5);
+        var learned = Enumerable.Range(0, rows).Select(row => new bool[data.Sequences.Length(row)]).ToArray();
+        foreach (var (row, tokens) in learned.Index())
+        {
+            for (int t = 0; t < tokens.Length; t++)
+                tokens[t] = t == data.PromptLengths[row] || random.NextInt32(2) == 0;
+        }
+        return data with { Learned = learned };
+    }
+
     /// <summary>Prompts with <paramref name="answers"/> answers each, from the best to the worst.</summary>
     public static RankingData Rankings(int rows, int seed = 0, int answers = 2) => Ranked(
         Completions(rows * answers, seed + 1000), [.. Enumerable.Range(0, rows).Select(_ => Enumerable.Range(0, answers).ToArray())]);

@@ -30,14 +30,14 @@ internal static class Sampler
     /// <param name="model">In evaluation mode.</param>
     /// <param name="prompts">At least one token each, and at least one less than the context.</param>
     /// <param name="streams">The source of randomness of each prompt.</param>
-    /// <param name="endToken">The token after which a completion is over.</param>
+    /// <param name="stop">The tokens after which a completion is over.</param>
     /// <param name="options">Validated sampling options.</param>
     /// <param name="minimumTokens">An end token before this place (from 1) does not end its completion.</param>
     /// <param name="withLogProbabilities">Whether to record log π of each drawn token.</param>
     /// <param name="onToken">Called with (prompt index, token) as soon as a token is drawn, the end token included.</param>
     /// <param name="checkCanceled">Called before each token; throws to stop.</param>
     public static SampledTokens[] Generate(
-        CausalLanguageModel model, IReadOnlyList<int[]> prompts, RandomStream[] streams, int endToken, SamplingOptions options,
+        CausalLanguageModel model, IReadOnlyList<int[]> prompts, RandomStream[] streams, StopTokens stop, SamplingOptions options,
         int minimumTokens = 0, bool withLogProbabilities = false, Action<int, int>? onToken = null, Action? checkCanceled = null)
     {
         using var noGrad = inference_mode();
@@ -45,7 +45,7 @@ internal static class Sampler
         int context = model.Architecture.ContextLength;
         var rows = prompts.Select((p, i) => new Row(i, p, Math.Min(options.MaxNewTokens, context - p.Length))).ToArray();
         using var next = new Continuation(model, prompts, newTokens: rows.Max(r => r.Limit));
-        return Draw(next, rows, streams, endToken, options, minimumTokens, withLogProbabilities, onToken, checkCanceled);
+        return Draw(next, rows, streams, stop, options, minimumTokens, withLogProbabilities, onToken, checkCanceled);
     }
 
     /// <summary>The same for a model that writes completions apart from their prompts.</summary>
@@ -70,7 +70,7 @@ internal static class Sampler
     }
 
     private static SampledTokens[] Draw(
-        INextToken model, Row[] rows, RandomStream[] streams, int endToken, SamplingOptions options, int minimumTokens,
+        INextToken model, Row[] rows, RandomStream[] streams, StopTokens stop, SamplingOptions options, int minimumTokens,
         bool withLogProbabilities, Action<int, int>? onToken, Action? checkCanceled)
     {
         var results = new SampledTokens[rows.Length];
@@ -85,7 +85,7 @@ internal static class Sampler
 
             // 2. Draw it.
             if (options.ConstrainsTokens)
-                logits = TokenSampling.Constrain(logits, Array.ConvertAll(rows, r => r.Text), rows[0].NewTokens, endToken, options);
+                logits = TokenSampling.Constrain(logits, Array.ConvertAll(rows, r => r.Text), rows[0].NewTokens, stop, options);
             var next = Draw(logits, rows, streams, options, out var logProbs, withLogProbabilities);
 
             // 3. Hand it to its row; a row is over at the end token, its length limit or the end of the context.
@@ -93,7 +93,7 @@ internal static class Sampler
             var drawnLogProbs = logProbs?.cpu().data<float>().ToArray();
             for (int i = 0; i < rows.Length; i++)
             {
-                rows[i].Add((int)drawn[i], drawnLogProbs?[i] ?? 0, endToken, minimumTokens);
+                rows[i].Add((int)drawn[i], drawnLogProbs?[i] ?? 0, stop, minimumTokens);
                 onToken?.Invoke(rows[i].Prompt, (int)drawn[i]);
                 if (rows[i].Done)
                     results[rows[i].Prompt] ??= rows[i].Result(withLogProbabilities);
@@ -155,11 +155,11 @@ internal static class Sampler
 
         public bool Done => _ended || NewTokens == limit;
 
-        public void Add(int token, float logProb, int endToken, int minimumTokens)
+        public void Add(int token, float logProb, StopTokens stop, int minimumTokens)
         {
             _text[_length++] = token;
             _logProbs.Add(logProb);
-            _ended = token == endToken && NewTokens >= minimumTokens;
+            _ended = stop.Contains(token) && NewTokens >= minimumTokens;
         }
 
         public SampledTokens Result(bool withLogProbabilities) =>

@@ -13,18 +13,21 @@ internal static class TokenSampling
     /// <param name="logits">(B, V).</param>
     /// <param name="texts">The tokens of each row so far, the prompt's included; at least one each, or none at all.</param>
     /// <param name="newTokens">How many tokens each row has got since the prompt.</param>
-    /// <param name="endToken">The token that ends a completion.</param>
+    /// <param name="stop">The tokens that end a completion.</param>
     /// <param name="options">Any.</param>
     /// <returns>(B, V); each row has a token that is not removed.</returns>
     public static Tensor Constrain(
-        Tensor logits, IReadOnlyList<ReadOnlyMemory<int>> texts, int newTokens, int endToken, SamplingOptions options)
+        Tensor logits, IReadOnlyList<ReadOnlyMemory<int>> texts, int newTokens, StopTokens stop, SamplingOptions options)
     {
         using var scope = NewDisposeScope();
         var penalized = options.RepetitionPenalty == 1 ? logits : PenalizeRepetition(logits, texts, options.RepetitionPenalty);
 
         var removed = zeros([logits.shape[^1]], dtype: @bool, device: logits.device);         // (V)
         if (newTokens < options.MinNewTokens)
-            removed[endToken] = true;
+        {
+            foreach (int token in stop.Ids)
+                removed[token] = true;
+        }
         if (options.NoRepeatNgramSize > 0)
         {
             var repeats = Repeats(logits, texts, options.NoRepeatNgramSize);                  // (B, V)

@@ -50,7 +50,7 @@ namespace ML.Rlhf.Torch.Training
     internal static class SupervisedFineTuning
     {
         /// <param name="model">Trained in place.</param>
-        /// <param name="demonstrations">At least one row; every row has at least one token after its prompt.</param>
+        /// <param name="demonstrations">At least one row; every row has at least one label.</param>
         /// <param name="validation">Held-out demonstrations, measured after each epoch, or null.</param>
         /// <param name="options">Validated hyperparameters.</param>
         /// <param name="run">Device, randomness, progress.</param>
@@ -72,8 +72,7 @@ namespace ML.Rlhf.Torch.Training
                 // 1. Mean loss over the labels of the whole batch, one micro-batch after another.
                 optimizer.ZeroGradients();
                 double loss = 0;
-                long labelCount = batch.Sum(row =>
-                    (long)demonstrations.Sequences.Length(row) - (options.LearnPrompts ? 1 : demonstrations.PromptLengths[row]));
+                long labelCount = batch.Sum(row => (long)demonstrations.Labels(row, options.LearnPrompts).Count());
                 foreach (int[] part in batch.Chunk(options.MicroBatchSize ?? batch.Length))
                 {
                     using var scope = NewDisposeScope();

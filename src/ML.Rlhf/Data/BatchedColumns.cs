@@ -58,9 +58,14 @@ internal sealed record BatchedColumns<T>(
             column.Name, column.Type, row => column.CreateGetter(results.GetValue(row, r => new SingleRow(this, r)).Compute)))]);
     }
 
+    /// <summary>Reads a row's sources in another way than their texts one after another; null for that way.</summary>
+    public Func<DataViewRow, Func<string[]>>? ReadSources { get; init; }
+
     /// <summary>Reads the sources of the row that a cursor stands at.</summary>
     public Func<string[]> CreateReader(DataViewRow row)
     {
+        if (ReadSources is not null)
+            return ReadSources(row);
         var readers = Array.ConvertAll(Sources, Func<string[]> (source) =>
         {
             if (row.Schema[source].Type is VectorDataViewType)

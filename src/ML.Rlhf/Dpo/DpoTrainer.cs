@@ -70,7 +70,7 @@ public sealed class DpoTrainer : IEstimator<TextGenerationTransformer>
                 module => DpoTraining.Run(module, preferences, validation, _options, run),
                 model => new TextGenerationTransformer(
                     _host.Environment, model, _options.PromptColumnName, _options.CompletionColumnName,
-                    _options.Sampling ?? _model.Sampling));
+                    _options.Sampling ?? _model.Sampling, _model.ChatTemplate));
         });
     }
 

@@ -34,7 +34,7 @@ public sealed partial class TextGenerationTransformer : ITransformer, IDisposabl
 
     internal TextGenerationTransformer(
         IHostEnvironment environment, LanguageModel<CausalLanguageModel> model, string promptColumnName, string completionColumnName,
-        SamplingOptions sampling)
+        SamplingOptions sampling, ChatTemplate? chatTemplate = null, ConversationColumns? conversations = null)
     {
         sampling.Validate();
         _environment = environment;
@@ -42,9 +42,12 @@ public sealed partial class TextGenerationTransformer : ITransformer, IDisposabl
         PromptColumnName = promptColumnName;
         CompletionColumnName = completionColumnName;
         Sampling = sampling;
+        ChatTemplate = chatTemplate;
+        Conversations = conversations;
+        _chat = chatTemplate is null ? null : new ChatEncoder(chatTemplate, model.Tokenizer);
     }
 
-    /// <summary>The text column that is completed.</summary>
+    /// <summary>The text column that is completed, except by a model that was fine-tuned on conversations: it answers these.</summary>
     public string PromptColumnName { get; }
 
     /// <summary>The text column that is added.</summary>
@@ -70,7 +73,7 @@ public sealed partial class TextGenerationTransformer : ITransformer, IDisposabl
     /// <param name="sampling">The options of the new transformer.</param>
     /// <exception cref="ArgumentException">A value of the options is out of its range.</exception>
     public TextGenerationTransformer WithSampling(SamplingOptions sampling) =>
-        new(_environment, _model.Share(), PromptColumnName, CompletionColumnName, sampling);
+        new(_environment, _model.Share(), PromptColumnName, CompletionColumnName, sampling, ChatTemplate, Conversations);
 
     /// <summary>Completes one prompt.</summary>
     /// <param name="prompt">Any text; an empty one lets the model begin a text of its own.</param>
@@ -98,14 +101,14 @@ public sealed partial class TextGenerationTransformer : ITransformer, IDisposabl
         for (int i = 0; i < tokens.Length; i++)
             tokens[i] = EncodePrompt(prompts[i], sampling);
 
-        return [.. Sample(tokens, sampling, cancellationToken).Select(sampled => Tokenizer.Decode(sampled.Tokens))];
+        return [.. Sample(tokens, Tokenizer.EndOfText, sampling, cancellationToken).Select(sampled => Tokenizer.Decode(sampled.Tokens))];
     }
 
     /// <summary>The answers to prompts, in tokens, drawn with <see cref="Sampling"/>.</summary>
     internal IReadOnlyList<Episode> SampleEpisodes(TokenSequences prompts)
     {
         var tokens = Enumerable.Range(0, prompts.Count).Select(row => prompts[row].ToArray()).ToArray();
-        return [.. Sample(tokens, Sampling, CancellationToken.None)
+        return [.. Sample(tokens, Tokenizer.EndOfText, Sampling, CancellationToken.None)
             .Select((s, i) => new Episode(tokens[i], s.Tokens, s.LogProbabilities, s.Ended))];
     }
 
@@ -116,7 +119,7 @@ public sealed partial class TextGenerationTransformer : ITransformer, IDisposabl
     internal Episode[] SampleEpisodes(IReadOnlyList<string> prompts, int answersPerPrompt, CancellationToken cancellationToken = default)
     {
         int[][] tokens = [.. prompts.SelectMany(prompt => Enumerable.Repeat(EncodePrompt(prompt, Sampling), answersPerPrompt))];
-        return [.. Sample(tokens, Sampling, cancellationToken, answersPerPrompt)
+        return [.. Sample(tokens, Tokenizer.EndOfText, Sampling, cancellationToken, answersPerPrompt)
             .Select((s, i) => new Episode(tokens[i], s.Tokens, s.LogProbabilities, s.Ended))];
     }
 
@@ -125,11 +128,11 @@ public sealed partial class TextGenerationTransformer : ITransformer, IDisposabl
         Sampling.TruncatePrompts || Tokenization.EncodePrompt(Tokenizer, prompt).Length < Architecture.ContextLength;
 
     private SampledTokens[] Sample(
-        int[][] prompts, SamplingOptions sampling, CancellationToken cancellationToken, int answersPerPrompt = 1) =>
+        int[][] prompts, StopTokens stop, SamplingOptions sampling, CancellationToken cancellationToken, int answersPerPrompt = 1) =>
         CompletionBatches.Draw(
             prompts, sampling.Seed,
             (batch, streams) => Sampler.Generate(
-                Network, batch, streams, Tokenizer.EndOfText, sampling, checkCanceled: cancellationToken.ThrowIfCancellationRequested),
+                Network, batch, streams, stop, sampling, checkCanceled: cancellationToken.ThrowIfCancellationRequested),
             answersPerPrompt);
 
     /// <summary>Completes one prompt and gives the text as it comes, in pieces of whole characters.</summary>
@@ -144,11 +147,12 @@ public sealed partial class TextGenerationTransformer : ITransformer, IDisposabl
     {
         sampling ??= Sampling;
         sampling.Validate();
-        return Stream(EncodePrompt(prompt, sampling), sampling, cancellationToken); // what is wrong with the arguments is reported at once
+        // What is wrong with the arguments is reported at once.
+        return Stream(EncodePrompt(prompt, sampling), Tokenizer.EndOfText, sampling, cancellationToken);
     }
 
     private async IAsyncEnumerable<string> Stream(
-        int[] tokens, SamplingOptions sampling, [EnumeratorCancellation] CancellationToken cancellationToken)
+        int[] tokens, StopTokens stopTokens, SamplingOptions sampling, [EnumeratorCancellation] CancellationToken cancellationToken)
     {
         var pieces = Channel.CreateUnbounded<string>();
         using var stop = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
@@ -174,7 +178,7 @@ public sealed partial class TextGenerationTransformer : ITransformer, IDisposabl
             {
                 var decoder = Tokenizer.CreateStreamingDecoder();
                 Sampler.Generate(
-                    Network, [tokens], [CompletionBatches.RandomnessOf(tokens, sampling.Seed)], Tokenizer.EndOfText, sampling,
+                    Network, [tokens], [CompletionBatches.RandomnessOf(tokens, sampling.Seed)], stopTokens, sampling,
                     onToken: (_, token) => Write(decoder.Push(token)), checkCanceled: stopped.ThrowIfCancellationRequested);
                 Write(decoder.Finish());
             }
@@ -195,7 +199,12 @@ public sealed partial class TextGenerationTransformer : ITransformer, IDisposabl
     private int[] EncodePrompt(string prompt, SamplingOptions sampling)
     {
         ArgumentNullException.ThrowIfNull(prompt);
-        int[] tokens = Tokenization.EncodePrompt(Tokenizer, prompt);
+        return Shorten(Tokenization.EncodePrompt(Tokenizer, prompt), prompt, sampling);
+    }
+
+    /// <summary>The tokens of a prompt if they leave room for an answer, or the end of them if the options allow that.</summary>
+    private int[] Shorten(int[] tokens, string prompt, SamplingOptions sampling)
+    {
         int room = Architecture.ContextLength - 1;
         if (tokens.Length <= room)
             return tokens;
@@ -217,7 +226,7 @@ public sealed partial class TextGenerationTransformer : ITransformer, IDisposabl
 
     /// <summary>
     /// Writes the model into a folder in Hugging Face's layout: <c>config.json</c>, <c>model.safetensors</c> (shards of 5 GB where it is
-    /// larger), <c>generation_config.json</c> and the tokenizer. Transformers loads it, with the same logits; so does
+    /// larger), <c>generation_config.json</c>, the tokenizer and the chat template. Transformers loads it, with the same logits; so does
     /// <see cref="ModelCatalog.FromPretrained"/>.
     /// </summary>
     /// <param name="folder">Made if it does not exist; a model that is there is replaced.</param>
@@ -228,6 +237,7 @@ public sealed partial class TextGenerationTransformer : ITransformer, IDisposabl
     {
         Pretrained.Save(Network, folder, weights, Tokenizer.EndOfText);
         PretrainedSampling.Write(Sampling, Tokenizer, folder);
+        ChatTemplateFiles.Write(ChatTemplate, folder);
     }
 
     /// <summary>True: a row of the output needs one row of the input.</summary>
@@ -252,6 +262,11 @@ public sealed partial class TextGenerationTransformer : ITransformer, IDisposabl
     private BatchedColumns<ReadOnlyMemory<char>> Column(DataViewSchema inputSchema)
     {
         ArgumentNullException.ThrowIfNull(inputSchema);
+        if (Conversations is not null)
+        {
+            Conversations.Require(_environment, Schemas.Shape(inputSchema));
+            return AnswerColumn(Conversations);
+        }
         TextColumns.RequireText(_environment, inputSchema, "prompt", PromptColumnName);
         return new BatchedColumns<ReadOnlyMemory<char>>(
             CompletionColumnName, TextDataViewType.Instance, [PromptColumnName], CompletionBatches.Size,
@@ -263,7 +278,7 @@ public sealed partial class TextGenerationTransformer : ITransformer, IDisposabl
 
     static string IModelComponent<TextGenerationTransformer>.Id => "TextGeneration";
 
-    static int IModelComponent<TextGenerationTransformer>.Version => 2; // 2: the sampling options after TruncatePrompts
+    static int IModelComponent<TextGenerationTransformer>.Version => 3; // 2: the sampling options after TruncatePrompts; 3: chat
 
     void ICanSaveModel.Save(ModelSaveContext ctx) => ModelStore.Save(ctx, this);
 
@@ -273,6 +288,7 @@ public sealed partial class TextGenerationTransformer : ITransformer, IDisposabl
         writer.Main.Write(CompletionColumnName);
         SavedSampling.Write(writer, Sampling);
         _model.Save(writer);
+        SaveChat(writer);
     }
 
     static TextGenerationTransformer IModelComponent<TextGenerationTransformer>.Load(IHostEnvironment env, ModelReader reader)
@@ -283,6 +299,15 @@ public sealed partial class TextGenerationTransformer : ITransformer, IDisposabl
         string prompt = reader.Main.ReadString(), completion = reader.Main.ReadString();
         var sampling = SavedSampling.Read(reader);
         var model = LanguageModel<CausalLanguageModel>.Load(env, reader, architecture => CausalLanguageModel.Create(architecture));
-        return new TextGenerationTransformer(env, model, prompt, completion, sampling);
+        try
+        {
+            var (template, conversations) = LoadChat(reader);
+            return new TextGenerationTransformer(env, model, prompt, completion, sampling, template, conversations);
+        }
+        catch
+        {
+            model.Dispose();
+            throw;
+        }
     }
 }

@@ -70,7 +70,7 @@ public sealed class KtoTrainer : IEstimator<TextGenerationTransformer>
                 module => KtoTraining.Run(module, feedback, validation, _options, run),
                 model => new TextGenerationTransformer(
                     _host.Environment, model, _options.PromptColumnName, _options.CompletionColumnName,
-                    _options.Sampling ?? _model.Sampling));
+                    _options.Sampling ?? _model.Sampling, _model.ChatTemplate));
         });
     }
 

@@ -11,7 +11,7 @@ public sealed partial class ModelCatalog
 {
     /// <summary>
     /// Reads a language model from a folder in Hugging Face's layout: <c>config.json</c>, <c>model.safetensors</c> or its shards, the
-    /// tokenizer's files and, where there is one, <c>generation_config.json</c>. Nothing in the folder is executed.
+    /// tokenizer's files and, where there are any, <c>generation_config.json</c> and a chat template. Nothing in the folder is executed.
     /// </summary>
     /// <remarks>
     /// Model types: gpt2, openai-gpt, llama, mistral, qwen2, qwen3. Weights of F32, F16 and BF16 are read, and become 32-bit floats:
@@ -31,8 +31,25 @@ public sealed partial class ModelCatalog
     {
         ArgumentException.ThrowIfNullOrEmpty(folder);
         var sampling = PretrainedSampling.Read(folder);
+        var template = ReadChatTemplate(folder);
         return Import(folder, tokenizer, Pretrained.LanguageModel, module => module.Architecture, model => new TextGenerationTransformer(
-            _context, model, TextGenerationTransformer.DefaultPromptColumn, TextGenerationTransformer.DefaultCompletionColumn, sampling));
+            _context, model, TextGenerationTransformer.DefaultPromptColumn, TextGenerationTransformer.DefaultCompletionColumn, sampling,
+            template));
+    }
+
+    /// <summary>The folder's chat template. A model can do without one that cannot be read, so that is only logged.</summary>
+    private ChatTemplate? ReadChatTemplate(string folder)
+    {
+        try
+        {
+            return ChatTemplateFiles.Find(folder, name: null);
+        }
+        catch (Exception e) when (e is FormatException or ArgumentException)
+        {
+            using var channel = ((IHostEnvironment)_context).Register(nameof(FromPretrained)).Start("Reading the chat template");
+            channel.WarningLine($"The model comes without its chat template. {e.Message}");
+            return null;
+        }
     }
 
     /// <summary>

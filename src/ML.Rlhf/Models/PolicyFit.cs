@@ -58,7 +58,8 @@ internal static class PolicyFit
                     loop(policy, reference, scorer, goldScorer, prompts, run);
                 },
                 trained => new TextGenerationTransformer(
-                    host.Environment, trained, options.PromptColumnName, options.CompletionColumnName, options.Sampling ?? model.Sampling));
+                    host.Environment, trained, options.PromptColumnName, options.CompletionColumnName, options.Sampling ?? model.Sampling,
+                    model.ChatTemplate));
         });
     }
 }

@@ -12,7 +12,7 @@ namespace ML.Rlhf;
 /// | | |
 /// |-|-|
 /// | Task | imitation: predict the completion's tokens, and where it ends |
-/// | Input | two text columns, prompt and completion |
+/// | Input | two text columns, prompt and completion; or conversations, as JSON texts or as two vectors of texts |
 /// | Output | <see cref="TextGenerationTransformer"/>: a text column with the completion |
 /// | Passes over the data | one, to tokenize it; tokens are kept in memory, 4 bytes each |
 /// | The given model | is copied, or shared with <see cref="FineTuningOptions.Lora"/>, and stays as it is |
@@ -22,6 +22,8 @@ public sealed class SupervisedFineTuningTrainer : IEstimator<TextGenerationTrans
     private readonly TrainerHost _host;
     private readonly TextGenerationTransformer _model;
     private readonly SupervisedFineTuningOptions _options;
+    private readonly ChatTemplate? _template;
+    private readonly ChatEncoder? _chat; // for conversations only
 
     internal SupervisedFineTuningTrainer(IHostEnvironment environment, TextGenerationTransformer model, SupervisedFineTuningOptions options)
     {
@@ -29,6 +31,24 @@ public sealed class SupervisedFineTuningTrainer : IEstimator<TextGenerationTrans
         _host = new TrainerHost(environment, nameof(SupervisedFineTuningTrainer));
         _model = model;
         _options = options;
+        _template = options.ChatTemplate ?? model.ChatTemplate;
+        if (options.Conversations is not null)
+            _chat = CreateEncoder(_template, model.Tokenizer);
+    }
+
+    /// <exception cref="ArgumentException">There is no template, or it has no end that a model could learn.</exception>
+    private static ChatEncoder CreateEncoder(ChatTemplate? template, TextTokenizer tokenizer)
+    {
+        const string Name = nameof(SupervisedFineTuningOptions);
+        if (template is null)
+            throw new ArgumentException(
+                $"{Name}: {nameof(ChatTemplate)} is null and the model has none, but conversations need one. Choose one of " +
+                "Rlhf().ChatTemplates: HumanAssistant() fits a tokenizer that has no special token but the end of text.");
+        var encoder = new ChatEncoder(template, tokenizer);
+        return encoder.EndOfTurn is not null ? encoder : throw new ArgumentException(
+            $"{Name}: {nameof(ChatTemplate)} ends what the assistant says with no special token of the model's tokenizer (which has " +
+            $"{string.Join(", ", tokenizer.SpecialTokens.Keys)}), so the model would never learn to stop. Use a template that ends " +
+            "it with one of these, as HumanAssistant() does.");
     }
 
     /// <summary>The columns of the demonstrations; the completions are then the model's.</summary>
@@ -53,9 +73,12 @@ public sealed class SupervisedFineTuningTrainer : IEstimator<TextGenerationTrans
 
         return _host.Train("SFT", _options, run =>
         {
-            CompletionData Read(IDataView data) => Tokenization.Demonstrations(
-                data, _options.PromptColumnName, _options.CompletionColumnName, _model.Tokenizer, _model.Architecture.ContextLength,
-                run.Warn, _options.CancellationToken);
+            int context = _model.Architecture.ContextLength;
+            CompletionData Read(IDataView data) => _chat is not null
+                ? Tokenization.Conversations(data, _options.Conversations!, _chat, context, run.Warn, _options.CancellationToken)
+                : Tokenization.Demonstrations(
+                    data, _options.PromptColumnName, _options.CompletionColumnName, _model.Tokenizer, context, run.Warn,
+                    _options.CancellationToken);
             var demonstrations = Read(input);
             var validation = _options.ValidationData is { } data ? Read(data) : null;
             run.Log($"{demonstrations.Count} demonstrations, {demonstrations.Sequences.TokenCount} tokens.");
@@ -65,12 +88,17 @@ public sealed class SupervisedFineTuningTrainer : IEstimator<TextGenerationTrans
                 module => SupervisedFineTuning.Run(module, demonstrations, validation, _options, run),
                 model => new TextGenerationTransformer(
                     _host.Environment, model, _options.PromptColumnName, _options.CompletionColumnName,
-                    _options.Sampling ?? _model.Sampling));
+                    _options.Sampling ?? _model.Sampling, _template, _options.Conversations));
         });
     }
 
     private void RequireColumns(SchemaShape schema, string of = "")
     {
+        if (_options.Conversations is { } conversations)
+        {
+            conversations.Require(_host.Host, schema, of);
+            return;
+        }
         TextColumns.RequireText(_host.Host, schema, of + "prompt", _options.PromptColumnName);
         TextColumns.RequireText(_host.Host, schema, of + "completion", _options.CompletionColumnName);
     }

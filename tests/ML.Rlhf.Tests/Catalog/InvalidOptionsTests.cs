@@ -96,6 +96,32 @@ public sealed class InvalidOptionsTests
     }
 
     [Fact]
+    public void Fine_tuning_on_conversations()
+    {
+        void Refuse(SupervisedFineTuningOptions options, string problems) => Assert.StartsWith(
+            "SupervisedFineTuningOptions: " + problems,
+            Assert.Throws<ArgumentException>(() => _trainers.SupervisedFineTuning(Tiny.Model, options)).Message);
+        var template = new ChatTemplateCatalog().HumanAssistant();
+
+        Refuse(
+            new() { MessagesColumnName = "", RolesColumnName = "R" },
+            "MessagesColumnName is empty, but must be the name of a column; " +
+            "ContentsColumnName is null, but must be a column, for there is a RolesColumnName; " +
+            "MessagesColumnName is , but must be null, for there is a RolesColumnName.");
+        Refuse(
+            new() { ContentsColumnName = "C" }, "ContentsColumnName is C, but must be null, for there is no RolesColumnName.");
+        Refuse(
+            new() { ChatTemplate = template }, "ChatTemplate is given, but must be null, for no column of conversations is named: set");
+        Refuse(
+            new() { MessagesColumnName = "M" },
+            "ChatTemplate is null and the model has none, but conversations need one. Choose one of Rlhf().ChatTemplates: ");
+        Refuse(
+            new() { MessagesColumnName = "M", ChatTemplate = new ChatTemplateCatalog().ChatML() },
+            "ChatTemplate ends what the assistant says with no special token of the model's tokenizer (which has <|endoftext|>), so the " +
+            "model would never learn to stop. Use a template that ends it with one of these, as HumanAssistant() does.");
+    }
+
+    [Fact]
     public void Reward_model()
     {
         var options = new RewardModelOptions

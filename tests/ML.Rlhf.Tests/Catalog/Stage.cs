@@ -25,6 +25,9 @@ internal sealed record StageSettings
 {
     public int Steps { get; init; } = 3;
 
+    /// <summary>What is trained; pretraining starts from nothing.</summary>
+    public TextGenerationTransformer Model { get; init; } = Tiny.Model;
+
     public int? Seed { get; init; }
 
     public double Dropout { get; init; }
@@ -85,7 +88,7 @@ internal static class Stages
                 ValidationData = s.ValidationData,
                 Sampling = new SamplingOptions { MaxNewTokens = 4 },
             }),
-            Stage.FineTuning => trainers.SupervisedFineTuning(Tiny.Model, new SupervisedFineTuningOptions
+            Stage.FineTuning => trainers.SupervisedFineTuning(s.Model, new SupervisedFineTuningOptions
             {
                 Epochs = epochs,
                 BatchSize = BatchSize,
@@ -97,7 +100,7 @@ internal static class Stages
                 CancellationToken = s.CancellationToken,
                 ValidationData = s.ValidationData,
             }),
-            Stage.RewardModel => trainers.RewardModel(Tiny.Model, new RewardModelOptions
+            Stage.RewardModel => trainers.RewardModel(s.Model, new RewardModelOptions
             {
                 Epochs = epochs,
                 BatchSize = BatchSize,
@@ -111,7 +114,7 @@ internal static class Stages
                 CancellationToken = s.CancellationToken,
                 ValidationData = s.ValidationData,
             }),
-            Stage.Ppo => trainers.Ppo(Tiny.Model, (_, completion) => completion.Length, new PpoOptions
+            Stage.Ppo => trainers.Ppo(s.Model, (_, completion) => completion.Length, new PpoOptions
             {
                 Episodes = BatchSize * s.Steps,
                 EpisodesPerUpdate = BatchSize,
@@ -125,7 +128,7 @@ internal static class Stages
                 Progress = s.Progress,
                 CancellationToken = s.CancellationToken,
             }),
-            Stage.Grpo => trainers.Grpo(Tiny.Model, (_, completion) => completion.Sum(c => c) / 100f, new GrpoOptions
+            Stage.Grpo => trainers.Grpo(s.Model, (_, completion) => completion.Sum(c => c) / 100f, new GrpoOptions
             {
                 Episodes = BatchSize * s.Steps,
                 EpisodesPerUpdate = BatchSize,
@@ -139,7 +142,7 @@ internal static class Stages
                 Progress = s.Progress,
                 CancellationToken = s.CancellationToken,
             }),
-            Stage.Rloo => trainers.Rloo(Tiny.Model, (_, completion) => completion.Sum(c => c) / 100f, new RlooOptions
+            Stage.Rloo => trainers.Rloo(s.Model, (_, completion) => completion.Sum(c => c) / 100f, new RlooOptions
             {
                 Episodes = BatchSize * s.Steps,
                 EpisodesPerUpdate = BatchSize,
@@ -153,7 +156,7 @@ internal static class Stages
                 Progress = s.Progress,
                 CancellationToken = s.CancellationToken,
             }),
-            Stage.Dpo => trainers.Dpo(Tiny.Model, new DpoOptions
+            Stage.Dpo => trainers.Dpo(s.Model, new DpoOptions
             {
                 Epochs = epochs,
                 BatchSize = BatchSize,
@@ -166,7 +169,7 @@ internal static class Stages
                 CancellationToken = s.CancellationToken,
                 ValidationData = s.ValidationData,
             }),
-            Stage.Kto => trainers.Kto(Tiny.Model, new KtoOptions
+            Stage.Kto => trainers.Kto(s.Model, new KtoOptions
             {
                 Epochs = epochs,
                 BatchSize = BatchSize,
@@ -177,7 +180,7 @@ internal static class Stages
                 CancellationToken = s.CancellationToken,
                 ValidationData = s.ValidationData,
             }),
-            Stage.Orpo => trainers.Orpo(Tiny.Model, new OrpoOptions
+            Stage.Orpo => trainers.Orpo(s.Model, new OrpoOptions
             {
                 Epochs = epochs,
                 BatchSize = BatchSize,

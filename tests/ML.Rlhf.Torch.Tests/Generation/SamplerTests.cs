@@ -109,7 +109,7 @@ public class SamplerTests
         int[][] prompts = [[3], [4, 5, 6, 7, 8, 9, 10], [1, 2, 3], [18, 0, 18, 0]];
 
         var results = Sampler.Generate(
-            model, prompts, Streams(4), endToken: 11, new SamplingOptions { MaxNewTokens = 15, Temperature = 1.5f },
+            model, prompts, Streams(4), stop: 11, new SamplingOptions { MaxNewTokens = 15, Temperature = 1.5f },
             withLogProbabilities: true);
 
         for (int row = 0; row < prompts.Length; row++)
@@ -187,11 +187,26 @@ public class SamplerTests
         var model = TinyGpt.Random(seed: 2);
         int[][] prompts = [.. Enumerable.Range(0, 200).Select(i => (int[])[i % 17, 3])];
         int[] Lengths(int minimum) => [.. Sampler.Generate(
-            model, prompts, Streams(200), endToken: 17, new SamplingOptions { MaxNewTokens = 20, MinNewTokens = minimum })
+            model, prompts, Streams(200), stop: 17, new SamplingOptions { MaxNewTokens = 20, MinNewTokens = minimum })
             .Where(r => r.Ended).Select(r => r.Tokens.Length)];
 
         Assert.Equal(1, Lengths(0).Min());
         Assert.Equal(6, Lengths(5).Min()); // five tokens, and then the end token
+    }
+
+    [Fact]
+    public void Any_of_several_stop_tokens_ends_a_completion_and_none_before_the_minimum_length()
+    {
+        var model = TinyGpt.Random(seed: 2);
+        int[][] prompts = [.. Enumerable.Range(0, 200).Select(i => (int[])[i % 17, 3])];
+
+        var results = Sampler.Generate(
+            model, prompts, Streams(200), new StopTokens(17, 4), new SamplingOptions { MaxNewTokens = 20, MinNewTokens = 2 });
+
+        int[][] ended = [.. results.Where(r => r.Ended).Select(r => r.Tokens)];
+        Assert.Equal([4, 17], ended.Select(tokens => tokens[^1]).Distinct().Order());
+        Assert.All(results, r => Assert.DoesNotContain(r.Ended ? r.Tokens[..^1] : r.Tokens, token => token is 4 or 17));
+        Assert.Equal(3, ended.Min(tokens => tokens.Length));
     }
 
     /// <summary>Rows of any lengths and options of every kind: what is reported is what was drawn from.</summary>
@@ -247,7 +262,7 @@ public class SamplerTests
         var heard = new List<int>[] { [], [], [] };
 
         var results = Sampler.Generate(
-            model, prompts, Streams(3), endToken: 17, new SamplingOptions { MaxNewTokens = 20 },
+            model, prompts, Streams(3), stop: 17, new SamplingOptions { MaxNewTokens = 20 },
             onToken: (row, token) => heard[row].Add(token));
 
         Assert.Equal(results.Select(r => r.Tokens), heard.Select(h => h.ToArray()));
@@ -289,10 +304,10 @@ public class SamplerTests
         using var cancelled = new CancellationTokenSource();
 
         LiveTensors.AssertNoneLeftBy(() => Sampler.Generate(
-            model, prompts, Streams(3), endToken: 17, new SamplingOptions { MaxNewTokens = 20, TopK = 12, TopP = 0.9f },
+            model, prompts, Streams(3), stop: 17, new SamplingOptions { MaxNewTokens = 20, TopK = 12, TopP = 0.9f },
             withLogProbabilities: true));
         LiveTensors.AssertNoneLeftBy(() => Sampler.Generate(
-            model, prompts, Streams(3), endToken: 17, new SamplingOptions
+            model, prompts, Streams(3), stop: 17, new SamplingOptions
             {
                 MaxNewTokens = 20, MinP = 0.01f, TypicalP = 0.9f, EpsilonCutoff = 0.01f, RepetitionPenalty = 1.2f, NoRepeatNgramSize = 2,
                 MinNewTokens = 3,

@@ -83,7 +83,7 @@ public class TokenSamplingTests
         var row = tensor(logits).unsqueeze(0);
 
         var penalized = TokenSampling.Constrain(
-            row, [(int[])[0, 1, 1, 0, 1]], newTokens: 2, endToken: 3, new SamplingOptions { RepetitionPenalty = penalty });
+            row, [(int[])[0, 1, 1, 0, 1]], newTokens: 2, stop: 3, new SamplingOptions { RepetitionPenalty = penalty });
 
         Close.Assert(tensor(expected).unsqueeze(0), penalized);
         Close.Assert(tensor(logits).unsqueeze(0), row); // the caller's logits stay as they are
@@ -95,7 +95,7 @@ public class TokenSamplingTests
         var options = new SamplingOptions { RepetitionPenalty = 2, NoRepeatNgramSize = 2 };
         ReadOnlyMemory<int>[] texts = [(int[])[3], (int[])[0, 1, 2, 0], (int[])[2, 2]];
 
-        var together = TokenSampling.Constrain(ones(3, 5), texts, newTokens: 0, endToken: 4, options);
+        var together = TokenSampling.Constrain(ones(3, 5), texts, newTokens: 0, stop: 4, options);
 
         float none = float.NegativeInfinity;
         Close.Assert(
@@ -109,7 +109,7 @@ public class TokenSamplingTests
     {
         var options = new SamplingOptions { NoRepeatNgramSize = 1, MinNewTokens = 5 };
 
-        var shaped = TokenSampling.Constrain(zeros(2, 3), [(int[])[0, 1, 2], (int[])[0, 1, 1]], newTokens: 3, endToken: 2, options);
+        var shaped = TokenSampling.Constrain(zeros(2, 3), [(int[])[0, 1, 2], (int[])[0, 1, 1]], newTokens: 3, stop: 2, options);
 
         Close.Assert(tensor(new[,] { { 0, 0, float.NegativeInfinity }, { 0, 0, float.NegativeInfinity } }), shaped);
     }

@@ -316,7 +316,7 @@ public class LstmTests
         LiveTensors.AssertNoneLeftBy(() => model.Hidden(ids).Dispose());
         LiveTensors.AssertNoneLeftBy(() => model.Hidden(ids, positions, mask).Dispose());
         LiveTensors.AssertNoneLeftBy(() => Sampler.Generate(
-            model, [[1, 2, 3], [4]], [new RandomStream(1), new RandomStream(2)], endToken: 17, new SamplingOptions { MaxNewTokens = 5 }));
+            model, [[1, 2, 3], [4]], [new RandomStream(1), new RandomStream(2)], stop: 17, new SamplingOptions { MaxNewTokens = 5 }));
         LiveTensors.AssertNoneLeftBy(() => TinyLstm.Fresh().Dispose());
     }
 

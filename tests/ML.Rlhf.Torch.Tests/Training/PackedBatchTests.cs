@@ -19,11 +19,12 @@ public class PackedBatchTests
     }
 
     [Theory]
-    [InlineData(false)]
-    [InlineData(true)]
-    public void Packing_changes_neither_loss_nor_gradient(bool promptsToo)
+    [InlineData(false, false)]
+    [InlineData(true, false)]
+    [InlineData(false, true)]
+    public void Packing_changes_neither_loss_nor_gradient(bool promptsToo, bool inTurns)
     {
-        var data = TinyData.Completions(12);
+        var data = inTurns ? TinyData.Conversations(12) : TinyData.Completions(12);
         int[] rows = [7, 1, 4, 11, 0, 3];
         var model = TinyGpt.Random();
 
@@ -41,15 +42,18 @@ public class PackedBatchTests
         Assert.All(packedGradients.Zip(Gradients(model)), pair => Close.Assert(pair.Second, pair.First, relative: 1e-4, absolute: 1e-5));
     }
 
-    [Fact]
-    public void Fine_tuning_takes_the_same_steps_packed_or_padded()
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void Fine_tuning_takes_the_same_steps_packed_or_padded(bool inTurns)
     {
         double[] Losses(bool packing, int? microBatch = null)
         {
             var recorded = new RecordedRun();
             SupervisedFineTuning.Run(
-                TinyGpt.Random(), TinyData.Completions(20), validation: null,
-                new SftOptions { Epochs = 2, BatchSize = 8, LearningRate = 1e-3, Packing = packing, MicroBatchSize = microBatch }, recorded.Run);
+                TinyGpt.Random(), inTurns ? TinyData.Conversations(20) : TinyData.Completions(20), validation: null,
+                new SftOptions { Epochs = 2, BatchSize = 8, LearningRate = 1e-3, Packing = packing, MicroBatchSize = microBatch },
+                recorded.Run);
             return [.. recorded.Reports.Select(r => r.Loss)];
         }
 

@@ -94,6 +94,35 @@ public class SupervisedTrainingTests
     }
 
     [Fact]
+    public void Only_the_tokens_that_are_to_be_learned_have_a_loss()
+    {
+        var data = TinyData.Conversations(rows: 6);
+        var model = TinyGpt.Random();
+        double expected = 0;
+        int count = 0;
+        for (int row = 0; row < data.Count; row++)
+        {
+            long[] tokens = [.. data.Sequences[row].ToArray().Select(token => (long)token)];
+            using var noGrad = no_grad();
+            var logProbs = nn.functional.log_softmax(model.Logits(model.Hidden(tensor(tokens).unsqueeze(0))), -1);
+            for (int t = data.PromptLengths[row]; t < tokens.Length; t++)
+            {
+                if (!data.Learned![row][t])
+                    continue;
+                expected -= logProbs[0, t - 1, tokens[t]].ToDouble();
+                count++;
+            }
+        }
+        Assert.InRange(count, data.Count, data.Sequences.TokenCount / 2 + data.Count);
+
+        Close.Assert(expected / count, MeanLoss(model, data), relative: 1e-5);
+        var recorded = new RecordedRun();
+        SupervisedFineTuning.Run(
+            model, data, validation: null, new SftOptions { BatchSize = 6, Epochs = 1, MicroBatchSize = 4 }, recorded.Run);
+        Close.Assert(expected / count, recorded.Reports.Single().Loss, relative: 1e-5);
+    }
+
+    [Fact]
     public void Fine_tuning_teaches_completions_and_reports_the_validation_loss_of_the_finished_epoch()
     {
         var data = TinyData.Completions(rows: 8);

@@ -87,11 +87,10 @@ internal static class NextTokenLoss
         List<long> positions = [], labels = [];
         for (int i = 0; i < rows.Length; i++)
         {
-            var sequence = data.Sequences[rows[i]];
-            for (int t = promptsToo ? 1 : data.PromptLengths[rows[i]]; t < sequence.Length; t++)
+            foreach (int t in data.Labels(rows[i], promptsToo))
             {
                 positions.Add(i * width + t - 1); // the state that predicts token t
-                labels.Add(sequence[t]);
+                labels.Add(data.Sequences[rows[i]][t]);
             }
         }
         return (batch.Ids, tensor(positions, device: device), tensor(labels, device: device));

@@ -32,12 +32,12 @@ internal static class PackedBatch
                 var tokens = data.Sequences[row];
                 for (int t = 0; t < tokens.Length; t++)
                     (ids[start + t], positions[start + t], owners[start + t]) = (tokens[t], t, row + 1); // 0 owns the padding
-                for (int t = promptsToo ? 1 : data.PromptLengths[row]; t < tokens.Length; t++)
+                foreach (int t in data.Labels(row, promptsToo))
                 {
                     labelPositions.Add(start + t - 1); // the state that predicts token t
-                    labels.Add(tokens[t]);
+                    labels.Add(data.Sequences[row][t]);
                 }
-                start += tokens.Length;
+                start += data.Sequences.Length(row);
             }
         }
         long[] shape = [sequences.Count, width];

@@ -35,7 +35,23 @@ internal sealed class TokenSequences
 /// <param name="PromptLengths">How many tokens of each sequence belong to its prompt; at least 1.</param>
 internal sealed record CompletionData(TokenSequences Sequences, int[] PromptLengths)
 {
+    /// <summary>
+    /// Which tokens of each sequence are learned, where these are not all that follow the prompt: of a conversation, those that the
+    /// assistant wrote. Null: all.
+    /// </summary>
+    public IReadOnlyList<bool[]>? Learned { get; init; }
+
     public int Count => Sequences.Count;
+
+    /// <summary>The places of a row's tokens that are labels; the state of the token before predicts each.</summary>
+    public IEnumerable<int> Labels(int row, bool promptsToo)
+    {
+        for (int t = promptsToo ? 1 : PromptLengths[row]; t < Sequences.Length(row); t++)
+        {
+            if (promptsToo || Learned is null || Learned[row][t])
+                yield return t;
+        }
+    }
 }
 
 /// <summary>Pairs of answers to the same prompt, of which people preferred one. Row i of both sides belongs to the same pair.</summary>
