@@ -8,6 +8,8 @@ internal sealed record PlainOptions : OptimizationOptions;
 
 internal sealed record PretrainingOptions : GptHyperparameters;
 
+internal sealed record MaskingOptions : MaskedLanguageModelHyperparameters;
+
 internal sealed record SftOptions : SupervisedFineTuningHyperparameters;
 
 internal sealed record RewardOptions : RewardModelHyperparameters;

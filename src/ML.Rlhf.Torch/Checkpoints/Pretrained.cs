@@ -122,7 +122,8 @@ public static class Pretrained
         return tensors;
     }
 
-    private static void Save(string folder, JsonObject config, Func<IEnumerable<(string, Tensor)>> tensors, WeightType type)
+    /// <summary>Writes tensors by their names there, and the configuration that goes with them.</summary>
+    internal static void Save(string folder, JsonObject config, Func<IEnumerable<(string, Tensor)>> tensors, WeightType type)
     {
         ArgumentException.ThrowIfNullOrEmpty(folder);
         LibTorch.EnsureLoaded();
@@ -161,7 +162,7 @@ public static class Pretrained
     /// <summary>
     /// Memory is only asked for when the files have what it is for. A model that lacks some of its tensors still gets the list of them.
     /// </summary>
-    private static void RequireEnough(PretrainedWeights weights, LanguageModelArchitecture architecture, string folder)
+    internal static void RequireEnough(PretrainedWeights weights, LanguageModelArchitecture architecture, string folder)
     {
         long there = weights.Tensors.Values.Sum(tensor => tensor.Shape.Aggregate(1L, (product, size) => product * size));
         if (architecture.ParameterCount / 4 > there + MuchLess)

@@ -14,6 +14,7 @@ namespace ML.Rlhf;
 [JsonDerivedType(typeof(LlamaArchitecture), "llama")]
 [JsonDerivedType(typeof(EncoderDecoderArchitecture), "encoder-decoder")]
 [JsonDerivedType(typeof(LstmArchitecture), "lstm")]
+[JsonDerivedType(typeof(EncoderArchitecture), "encoder")]
 public abstract record LanguageModelArchitecture
 {
     private protected LanguageModelArchitecture() { }

@@ -3,7 +3,7 @@ namespace ML.Rlhf;
 /// <summary>Where a training run stands after a step.</summary>
 public record TrainingProgress
 {
-    /// <summary>The trainer, such as "GPT", "SFT", "Reward model" or "PPO".</summary>
+    /// <summary>The trainer, such as "GPT", "MLM", "SFT", "Reward model" or "PPO".</summary>
     public required string Stage { get; init; }
 
     /// <summary>Steps done, from 1. For PPO, GRPO and RLOO, updates.</summary>
@@ -13,7 +13,7 @@ public record TrainingProgress
     public required int TotalSteps { get; init; }
 
     /// <summary>
-    /// Loss of this step: in nats per token (GPT, SFT), in nats per prompt (reward model), or all that the other trainers descend.
+    /// Loss of this step: in nats per token (GPT, SFT), per hidden token (MLM) or per prompt (reward model), or all that the other trainers descend.
     /// </summary>
     public required double Loss { get; init; }
 

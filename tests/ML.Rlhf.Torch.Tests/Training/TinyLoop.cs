@@ -11,7 +11,7 @@ internal static class TinyLoop
     private const string Lora = ", LoRA";
 
     public static TheoryData<string> Names =>
-        ["GPT", "LSTM", "SFT", "Reward model", "PPO", "PPO, shared trunk, text", "GRPO", "RLOO", "DPO", "KTO", "ORPO", "Encoder–decoder",
+        ["GPT", "LSTM", "SFT", "Reward model", "PPO", "PPO, shared trunk, text", "GRPO", "RLOO", "DPO", "KTO", "ORPO", "Encoder–decoder", "MLM",
             "SFT, LoRA", "Reward model, LoRA", "PPO, LoRA", "PPO, shared trunk, text, LoRA", "DPO, LoRA"];
 
     /// <summary>What a test varies.</summary>
@@ -105,6 +105,18 @@ internal static class TinyLoop
                 s);
             EncoderDecoderTraining.Run(model, TinyData.Pairs(rows), TinyData.Pairs(5, seed: 1), options, recorded.Run);
             return (start, TinyGpt.Snapshot(model), recorded.Reports);
+        }
+
+        if (name == "MLM")
+        {
+            var encoder = TinyEncoder.Random();
+            var start = TinyGpt.Snapshot(encoder);
+            var options = Configure(
+                new MaskingOptions { Steps = s.Steps, BatchSize = BatchSize, Dropout = s.Dropout, EvaluateEvery = 2, WarmupSteps = 0 }, s);
+            MaskedLanguageModelTraining.Run(
+                encoder, TinyData.Completions(rows).Sequences, TinyData.Completions(5, seed: 1).Sequences, TinyEncoder.Vocabulary, options,
+                recorded.Run);
+            return (start, TinyGpt.Snapshot(encoder), recorded.Reports);
         }
 
         var gpt = FineTuning.Begin(name == "LSTM" ? TinyLstm.Random() : TinyGpt.Random(), begin, recorded.Run);

@@ -78,6 +78,7 @@ public class TrainingLoopTests
     [InlineData("GPT", "tokens_per_second")]
     [InlineData("LSTM", "eval_loss")]
     [InlineData("SFT", "eval_loss")]
+    [InlineData("MLM", "eval_loss")]
     [InlineData("Reward model", "grad_norm")]
     [InlineData("DPO", "rewards/margins")]
     [InlineData("KTO", "kl")]
