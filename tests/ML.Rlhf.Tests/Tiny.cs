@@ -9,6 +9,8 @@ internal static class Tiny
 {
     private static readonly Lazy<TextGenerationTransformer> s_model = new(() => Train());
     private static readonly Lazy<TextToTextTransformer> s_textToText = new(() => TrainTextToText());
+    private static readonly Lazy<TextTokenizer> s_encoderTokenizer = new(TrainEncoderTokenizer);
+    private static readonly Lazy<EncoderTransformer> s_encoder = new(() => TrainEncoder());
     private static readonly Lazy<RewardTransformer> s_reward = new(() => TrainReward(Model));
 
     public static GptArchitecture Architecture { get; } =
@@ -17,6 +19,12 @@ internal static class Tiny
     public static EncoderDecoderArchitecture EncoderDecoderArchitecture { get; } =
         EncoderDecoderArchitecture.Tiny with { Layers = 1, Heads = 2, Width = 16, FeedForwardWidth = 32, ContextLength = 32 };
     public static LstmArchitecture Recurrent { get; } = LstmArchitecture.Nano with { Layers = 1, Width = 16, ContextLength = 32 };
+
+    public static EncoderArchitecture EncoderArchitecture { get; } =
+        EncoderArchitecture.Nano with { Layers = 1, Heads = 2, Width = 16, FeedForwardWidth = 32, ContextLength = 32 };
+
+    /// <summary>Byte-level BPE with the special tokens of an encoder.</summary>
+    public static TextTokenizer EncoderTokenizer => s_encoderTokenizer.Value;
 
     /// <summary>Small letters, space and full stop; every other character is unknown to it.</summary>
     public static TextTokenizer Letters { get; } = CharacterTokenizer.Train(["abcdefghijklmnopqrstuvwxyz ."]);
@@ -83,6 +91,26 @@ internal static class Tiny
         }).Fit(ml.Data.LoadFromEnumerable(Demonstrations));
     }
 
+    private static TextTokenizer TrainEncoderTokenizer() =>
+        ByteLevelBpeTrainer.Train(Documents.Select(d => d.Text), vocabularySize: 280, EncoderTokens.OfNewTokenizers);
+
+    /// <summary>An encoder that was trained on <see cref="Documents"/>.</summary>
+    public static EncoderTransformer Encoder => s_encoder.Value;
+
+    public static EncoderTransformer TrainEncoder(MaskedLanguageModelOptions? options = null)
+    {
+        var ml = new MLContext(seed: 1);
+        return ml.Rlhf().Trainers.MaskedLanguageModel((options ?? new MaskedLanguageModelOptions()) with
+        {
+            Architecture = EncoderArchitecture,
+            Tokenizer = EncoderTokenizer,
+            Steps = 20,
+            BatchSize = 4,
+            LearningRate = 1e-2,
+            WarmupSteps = 0,
+        }).Fit(ml.Data.LoadFromEnumerable(Documents));
+    }
+
     public static TextGenerationTransformer Train(
         TextTokenizer? tokenizer = null, GptArchitecture? architecture = null, SamplingOptions? sampling = null, int seed = 1)
     {
@@ -129,6 +157,7 @@ internal static class Tiny
         {
             RewardTransformer reward => reward.Module,
             TextToTextTransformer textToText => textToText.Module,
+            EncoderTransformer encoder => encoder.Module,
             _ => ((TextGenerationTransformer)model).Module,
         };
         return [.. module.parameters().SelectMany(parameter => parameter.detach().cpu().data<float>().ToArray())];

@@ -13,7 +13,8 @@ public record TrainingProgress
     public required int TotalSteps { get; init; }
 
     /// <summary>
-    /// Loss of this step: in nats per token (GPT, SFT), per hidden token (MLM) or per prompt (reward model), or all that the other trainers descend.
+    /// Loss of this step: in nats per token (GPT, SFT), per hidden token (MLM) or per prompt (reward model), or all that the other
+    /// trainers descend.
     /// </summary>
     public required double Loss { get; init; }
 

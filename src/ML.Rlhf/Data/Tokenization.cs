@@ -19,6 +19,31 @@ internal static partial class Tokenization
         return documents;
     }
 
+    /// <summary>Documents for an encoder: each alone, in pieces that fit the context, between the tokens before and after a text.</summary>
+    public static TokenSequences EnclosedDocuments(
+        IDataView data, string textColumn, TextTokenizer tokenizer, int context, Action<string> warn, CancellationToken cancellationToken)
+    {
+        var special = EncoderTokens.Of(tokenizer);
+        var vocabulary = EncoderTokens.Vocabulary(tokenizer);
+        var sequences = new TokenSequences();
+        int rows = 0, cut = 0, useless = 0;
+        foreach (string[] row in TextColumns.Read(data, [textColumn], cancellationToken))
+        {
+            rows++;
+            int[][] pieces = [.. tokenizer.Encode(row[0]).Chunk(context - 2)];
+            int[][] useful = [.. pieces.Where(piece => piece.Any(vocabulary.IsOrdinary))];
+            foreach (int[] piece in useful)
+                sequences.Add(special.Enclose(piece));
+            cut += pieces.Length > 1 ? 1 : 0;
+            useless += useful.Length == 0 ? 1 : 0;
+        }
+        if (useless > 0 && useless < rows)
+            warn($"{useless} of {rows} documents have no token that could be hidden, and were left out.");
+        if (cut > 0)
+            warn($"{cut} of {rows} documents were cut into pieces that fit the model's context of {context} tokens.");
+        return sequences.Count > 0 ? sequences : throw NoRows(data, rows, "documents");
+    }
+
     /// <summary>Prompts with their completions and the end token.</summary>
     public static CompletionData Demonstrations(
         IDataView data, string promptColumn, string completionColumn, TextTokenizer tokenizer, int context, Action<string> warn,

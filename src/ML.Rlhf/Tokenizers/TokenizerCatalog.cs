@@ -94,14 +94,17 @@ public sealed class TokenizerCatalog
 
     /// <summary>Trains and logs.</summary>
     internal static TextTokenizer Train(
-        IHost host, IDataView corpus, int vocabularySize, string textColumnName, CancellationToken cancellationToken) =>
-        Train(host, Texts(host, corpus, textColumnName, cancellationToken), vocabularySize, cancellationToken);
+        IHost host, IDataView corpus, int vocabularySize, string textColumnName, CancellationToken cancellationToken,
+        IReadOnlyList<string>? specialTokens = null) =>
+        Train(host, Texts(host, corpus, textColumnName, cancellationToken), vocabularySize, cancellationToken, specialTokens);
 
     /// <summary>Trains and logs.</summary>
-    internal static TextTokenizer Train(IHost host, IEnumerable<string> texts, int vocabularySize, CancellationToken cancellationToken)
+    internal static TextTokenizer Train(
+        IHost host, IEnumerable<string> texts, int vocabularySize, CancellationToken cancellationToken,
+        IReadOnlyList<string>? specialTokens = null)
     {
         using IChannel channel = host.Start("Training a byte-level BPE tokenizer");
-        var tokenizer = ByteLevelBpeTrainer.Train(texts, vocabularySize, cancellationToken: cancellationToken);
+        var tokenizer = ByteLevelBpeTrainer.Train(texts, vocabularySize, specialTokens, cancellationToken: cancellationToken);
         if (tokenizer.VocabularySize < vocabularySize)
             channel.Warning(MessageSensitivity.None,
                 "The corpus has no more pairs that occur twice: the vocabulary has {0} tokens, not the {1} asked for.",

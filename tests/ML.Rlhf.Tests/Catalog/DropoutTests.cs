@@ -14,6 +14,7 @@ public sealed class DropoutTests
     [InlineData(Stage.Lstm)]
     [InlineData(Stage.FineTuning)]
     [InlineData(Stage.EncoderDecoder)]
+    [InlineData(Stage.MaskedLanguageModel)]
     public void The_same_seed_gives_the_same_weights_bit_for_bit(Stage stage)
     {
         var with = Weights(stage, dropout: 0.5, seed: 7);

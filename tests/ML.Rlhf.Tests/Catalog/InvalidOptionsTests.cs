@@ -68,6 +68,29 @@ public sealed class InvalidOptionsTests
         Assert.Throws<ArgumentException>(() => _trainers.Gpt(new GptOptions { Architecture = LstmArchitecture.Nano })).Message);
 
     [Fact]
+    public void Masked_language_model()
+    {
+        var options = new MaskedLanguageModelOptions
+        {
+            Steps = 0, BatchSize = 0, Dropout = 1, EvaluateEvery = 0, MaskingRate = 0,
+            Architecture = EncoderArchitecture.Nano with { Layers = 0, MaskedLanguageModelHead = false },
+            Tokenizer = Tiny.Letters, TextColumnName = "", FeaturesColumnName = " ", Pooling = (EmbeddingPooling)9,
+        };
+
+        Assert.Equal(
+            "MaskedLanguageModelOptions: Steps is 0, but must be at least 1; BatchSize is 0, but must be at least 1; " +
+            "Dropout is 1, but must be in [0, 1); EvaluateEvery is 0, but must be at least 1; " +
+            "MaskingRate is 0, but must be above 0 and at most 0.5; " +
+            "EncoderArchitecture: Layers is 0, but must be from 1 to 10000; " +
+            "Architecture.MaskedLanguageModelHead is False, but must be true: it is what is trained; " +
+            "An encoder needs the special tokens [CLS], [SEP] and [MASK], or <s>, </s> and <mask>, but the character " +
+            "tokenizer of 29 tokens has <|endoftext|>. Take the tokenizer of an encoder, or none: the trainer makes one; " +
+            "TextColumnName is empty, but must be the name of a column; FeaturesColumnName is empty, but must be the name of a column; " +
+            "Pooling is 9, but must be Mean or Cls.",
+            Assert.Throws<ArgumentException>(() => _trainers.MaskedLanguageModel(options)).Message);
+    }
+
+    [Fact]
     public void Fine_tuning()
     {
         var options = new SupervisedFineTuningOptions { Epochs = 0, BatchSize = -1, Dropout = -0.5, Sampling = s_badSampling };

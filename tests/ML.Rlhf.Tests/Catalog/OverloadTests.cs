@@ -21,6 +21,7 @@ public sealed class OverloadTests
         Assert.Equal(new KtoOptions(), Options(_trainers.Kto(Tiny.Model)));
         Assert.Equal(new OrpoOptions(), Options(_trainers.Orpo(Tiny.Model)));
         Assert.Equal(new EncoderDecoderOptions(), Options(_trainers.EncoderDecoder()));
+        Assert.Equal(new MaskedLanguageModelOptions(), Options(_trainers.MaskedLanguageModel()));
         var ppo = new PpoOptions { MaxResponseTokens = 8 };
         Assert.Equal(ppo, Options(_trainers.Ppo(Tiny.Model, s_rule, ppo)));
     }
@@ -55,6 +56,9 @@ public sealed class OverloadTests
                 PromptColumnName = "A", CompletionColumnName = "B", Architecture = EncoderDecoderArchitecture.Base, Epochs = 7,
             },
             Options(_trainers.EncoderDecoder("A", "B", EncoderDecoderArchitecture.Base, 7)));
+        Assert.Equal(
+            new MaskedLanguageModelOptions { TextColumnName = "A", Architecture = Tiny.EncoderArchitecture, Steps = 7 },
+            Options(_trainers.MaskedLanguageModel("A", Tiny.EncoderArchitecture, 7)));
     }
 
     /// <summary>A context of 33 tokens holds PPO's default of 32 response tokens.</summary>
@@ -94,6 +98,7 @@ public sealed class OverloadTests
         Assert.Throws<ArgumentNullException>("options", () => _trainers.Gpt((GptOptions)null!));
         Assert.Throws<ArgumentNullException>("options", () => _trainers.EncoderDecoder((EncoderDecoderOptions)null!));
         Assert.Throws<ArgumentNullException>("options", () => _trainers.Lstm((LstmOptions)null!));
+        Assert.Throws<ArgumentNullException>("options", () => _trainers.MaskedLanguageModel((MaskedLanguageModelOptions)null!));
         Assert.Throws<ArgumentNullException>("model", () => _trainers.SupervisedFineTuning(null!));
         Assert.Throws<ArgumentNullException>(
             "options", () => _trainers.SupervisedFineTuning(Tiny.Model, (SupervisedFineTuningOptions)null!));

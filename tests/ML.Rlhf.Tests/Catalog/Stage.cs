@@ -18,6 +18,7 @@ public enum Stage
     Kto,
     Orpo,
     EncoderDecoder,
+    MaskedLanguageModel,
 }
 
 /// <summary>What a test chooses of a trainer; the rest is as small as it can be.</summary>
@@ -208,6 +209,21 @@ internal static class Stages
                 ValidationData = s.ValidationData,
                 Sampling = new SamplingOptions { MaxNewTokens = 4 },
             }),
+            Stage.MaskedLanguageModel => trainers.MaskedLanguageModel(new MaskedLanguageModelOptions
+            {
+                Architecture = Tiny.EncoderArchitecture,
+                Tokenizer = Tiny.EncoderTokenizer,
+                Steps = s.Steps,
+                BatchSize = BatchSize,
+                EvaluateEvery = 2,
+                Dropout = s.Dropout,
+                TextColumnName = "Text" + s.Suffix,
+                FeaturesColumnName = "Features" + s.Suffix,
+                Seed = s.Seed,
+                Progress = s.Progress,
+                CancellationToken = s.CancellationToken,
+                ValidationData = s.ValidationData,
+            }),
             _ => throw new ArgumentOutOfRangeException(nameof(stage)),
         };
     }
@@ -215,7 +231,7 @@ internal static class Stages
     /// <summary>Eight rows with the columns that the trainer reads, and no others.</summary>
     public static IDataView Data(this Stage stage, MLContext ml) => stage switch
     {
-        Stage.Gpt or Stage.Lstm => ml.Data.LoadFromEnumerable(Tiny.Documents),
+        Stage.Gpt or Stage.Lstm or Stage.MaskedLanguageModel => ml.Data.LoadFromEnumerable(Tiny.Documents),
         Stage.FineTuning or Stage.EncoderDecoder => ml.Data.LoadFromEnumerable(Tiny.Demonstrations),
         Stage.RewardModel or Stage.Dpo or Stage.Orpo => ml.Data.LoadFromEnumerable(Tiny.Preferences),
         Stage.Kto => ml.Data.LoadFromEnumerable(Tiny.Feedback),
@@ -225,18 +241,23 @@ internal static class Stages
     /// <summary>The text columns that the trainer reads, with what errors call them.</summary>
     public static (string Column, string Role)[] Inputs(this Stage stage) => stage switch
     {
-        Stage.Gpt or Stage.Lstm => [("Text", "text")],
+        Stage.Gpt or Stage.Lstm or Stage.MaskedLanguageModel => [("Text", "text")],
         Stage.FineTuning or Stage.Kto or Stage.EncoderDecoder => [("Prompt", "prompt"), ("Completion", "completion")],
         Stage.RewardModel or Stage.Dpo or Stage.Orpo => [("Prompt", "prompt"), ("Chosen", "chosen"), ("Rejected", "rejected")],
         _ => [("Prompt", "prompt")],
     };
 
-    public static string Output(this Stage stage) => stage == Stage.RewardModel ? "Score" : "Completion";
+    public static string Output(this Stage stage) => stage switch
+    {
+        Stage.RewardModel => "Score",
+        Stage.MaskedLanguageModel => "Features",
+        _ => "Completion",
+    };
 
     /// <summary>What messages call the rows.</summary>
     public static string Rows(this Stage stage) => stage switch
     {
-        Stage.Gpt or Stage.Lstm => "documents",
+        Stage.Gpt or Stage.Lstm or Stage.MaskedLanguageModel => "documents",
         Stage.FineTuning or Stage.EncoderDecoder => "demonstrations",
         Stage.RewardModel or Stage.Dpo or Stage.Orpo => "preferences",
         Stage.Kto => "judged answers",
@@ -257,6 +278,7 @@ internal static class Stages
         Stage.FineTuning => "SFT",
         Stage.RewardModel => "Reward model",
         Stage.EncoderDecoder => "Encoder-decoder",
+        Stage.MaskedLanguageModel => "MLM",
         _ => stage.ToString().ToUpperInvariant(),
     };
 }

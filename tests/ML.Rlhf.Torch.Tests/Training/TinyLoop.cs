@@ -11,8 +11,8 @@ internal static class TinyLoop
     private const string Lora = ", LoRA";
 
     public static TheoryData<string> Names =>
-        ["GPT", "LSTM", "SFT", "Reward model", "PPO", "PPO, shared trunk, text", "GRPO", "RLOO", "DPO", "KTO", "ORPO", "Encoder–decoder", "MLM",
-            "SFT, LoRA", "Reward model, LoRA", "PPO, LoRA", "PPO, shared trunk, text, LoRA", "DPO, LoRA"];
+        ["GPT", "LSTM", "SFT", "Reward model", "PPO", "PPO, shared trunk, text", "GRPO", "RLOO", "DPO", "KTO", "ORPO", "MLM",
+            "Encoder–decoder", "SFT, LoRA", "Reward model, LoRA", "PPO, LoRA", "PPO, shared trunk, text, LoRA", "DPO, LoRA"];
 
     /// <summary>What a test varies.</summary>
     public sealed record Settings
