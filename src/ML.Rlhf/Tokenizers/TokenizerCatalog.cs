@@ -71,12 +71,18 @@ public sealed class TokenizerCatalog
     }
 
     /// <summary>
-    /// Reads the tokenizer of a model in a folder of the Hugging Face layout: <c>tokenizer.json</c> or, if there is none,
-    /// <c>vocab.json</c> with <c>merges.txt</c>. It gives the ids that the model was trained with.
+    /// Reads the tokenizer of a model in a folder of the Hugging Face layout. It gives the ids that the model was trained with.
     /// </summary>
-    /// <param name="folder">The folder. Files that tell more about the tokens are read, too: <c>tokenizer_config.json</c>,
-    /// <c>special_tokens_map.json</c>, <c>added_tokens.json</c>; and, for the end of text, <c>generation_config.json</c> and
-    /// <c>config.json</c>.</param>
+    /// <remarks>
+    /// <para>
+    /// The first of these that is there: <c>tokenizer.json</c> (byte-level BPE as GPT-2, Llama 3 and Qwen have it, SentencePiece-style BPE
+    /// as Llama 2, Mistral and Gemma have it, WordPiece as BERT has it); <c>vocab.json</c> with <c>merges.txt</c>; <c>tokenizer.model</c>
+    /// (SentencePiece, BPE); <c>vocab.txt</c> (WordPiece).
+    /// </para>
+    /// <para>Files that tell more about the tokens are read, too: <c>tokenizer_config.json</c>, <c>special_tokens_map.json</c>,
+    /// <c>added_tokens.json</c>; and, for the end of text, <c>generation_config.json</c> and <c>config.json</c>.</para>
+    /// </remarks>
+    /// <param name="folder">The folder.</param>
     /// <param name="endOfText">
     /// The token that ends a text. Null for the one that the folder names (<c>eos_token</c>).
     /// </param>
@@ -90,6 +96,19 @@ public sealed class TokenizerCatalog
     {
         ArgumentNullException.ThrowIfNull(folder);
         return PretrainedTokenizer.Read(folder, endOfText);
+    }
+
+    /// <summary>
+    /// A tokenizer of OpenAI's models, as tiktoken has it. The vocabulary is in a package of its own, which the application adds:
+    /// <c>Microsoft.ML.Tokenizers.Data.Cl100kBase</c> for <c>cl100k_base</c>, and so on.
+    /// </summary>
+    /// <param name="encoding"><c>gpt2</c>, <c>r50k_base</c>, <c>p50k_base</c>, <c>cl100k_base</c> or <c>o200k_base</c>.</param>
+    /// <exception cref="ArgumentException">There is no such encoding.</exception>
+    /// <exception cref="FileNotFoundException">The package is missing. The message names it.</exception>
+    public TextTokenizer Tiktoken(string encoding)
+    {
+        ArgumentNullException.ThrowIfNull(encoding);
+        return TiktokenVocabulary.Load(encoding);
     }
 
     /// <summary>Trains and logs.</summary>
