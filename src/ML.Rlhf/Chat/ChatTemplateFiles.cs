@@ -1,4 +1,5 @@
 using System.Text.Json;
+using ML.Rlhf.Torch.Checkpoints;
 
 namespace ML.Rlhf;
 
@@ -99,20 +100,13 @@ internal static class ChatTemplateFiles
 
     private static JsonDocument? ReadJson(string path)
     {
-        if (ReadText(path) is not { } text)
+        if (!PretrainedFile.Exists(path))
             return null;
-        try
-        {
-            var json = JsonDocument.Parse(text);
-            if (json.RootElement.ValueKind == JsonValueKind.Object)
-                return json;
-            json.Dispose();
-            throw new FormatException($"'{path}' is no JSON object. Copy the file again.");
-        }
-        catch (JsonException e)
-        {
-            throw new FormatException($"'{path}' is no valid JSON: {e.Message} Copy the file again.", e);
-        }
+        var json = PretrainedJson.Read(path, MaximumFileLength);
+        if (json.RootElement.ValueKind == JsonValueKind.Object)
+            return json;
+        json.Dispose();
+        throw new FormatException($"'{path}' is no JSON object. Copy the file again.");
     }
 
     private static string? ReadText(string path)

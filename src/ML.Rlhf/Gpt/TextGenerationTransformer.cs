@@ -237,6 +237,7 @@ public sealed partial class TextGenerationTransformer : ITransformer, IDisposabl
     {
         Pretrained.Save(Network, folder, weights, Tokenizer.EndOfText);
         PretrainedSampling.Write(Sampling, Tokenizer, folder);
+        Tokenizer.SavePretrained(folder);
         ChatTemplateFiles.Write(ChatTemplate, folder);
     }
 

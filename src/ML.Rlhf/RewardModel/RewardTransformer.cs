@@ -128,6 +128,7 @@ public sealed partial class RewardTransformer : ITransformer, IDisposable, IMode
     public void SavePretrained(string folder, WeightType weights = WeightType.Float32)
     {
         Pretrained.Save(Scalar, folder, weights, Tokenizer.EndOfText);
+        Tokenizer.SavePretrained(folder);
     }
 
     /// <summary>True: a row of the output needs one row of the input.</summary>

@@ -185,9 +185,10 @@ internal sealed record TokenizerContent
 
     private void CheckCharacters(Dictionary<string, int> ids)
     {
-        if (SpecialTokens.Count != 1 || SpecialTokens[EndOfText] != Vocabulary.Length - 1)
+        int last = Array.FindLastIndex(Vocabulary, token => token is not null); // a padded vocabulary goes on without text
+        if (SpecialTokens.Count != 1 || SpecialTokens[EndOfText] != last)
             throw Damaged("a character tokenizer has one special token, with the last id");
-        foreach (string? token in Vocabulary.AsSpan(0, Vocabulary.Length - 1))
+        foreach (string? token in Vocabulary.AsSpan(0, last))
         {
             if (token is null || !Rune.TryGetRuneAt(token, 0, out Rune rune) || rune.Utf16SequenceLength != token.Length)
                 throw Damaged($"token '{token}' is not one character");
