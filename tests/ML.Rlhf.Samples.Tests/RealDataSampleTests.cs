@@ -44,6 +44,23 @@ public sealed class RealDataSampleTests(ITestOutputHelper output)
         Assert.InRange(line[5], 510, 524); // a quarter of 2,096, less those whose prompts do not fit
     }
 
+    /// <summary>Which of the two is ahead is a measurement, and no requirement.</summary>
+    [Fact]
+    public async Task An_LSTM_and_a_GPT_are_compared_at_equal_parameters()
+    {
+        var (exitCode, text) = await Repository.DotNet(
+            "run", "samples/lstm-against-gpt.cs", "--", "--data", Repository.RealData("tinyshakespeare.txt"), "--fast");
+        output.WriteLine(text);
+        Assert.Equal(0, exitCode);
+        var line = LastLine(text, @"^lstm-against-gpt tokens=(\d+) parameters=(\d+) lstm=(\d\.\d\d) gpt=(\d\.\d\d)$");
+        Assert.Equal(150 * 8 * 128, line[1]);
+        double lstmParameters = double.Parse(Regex.Match(text, @"LSTM: .*?, (\d+)\.").Groups[1].Value, CultureInfo.InvariantCulture);
+        Assert.InRange(lstmParameters / line[2], 0.99, 1.01);
+        Assert.All(line[3..], loss => Assert.InRange(loss, 1.5, 3)); // guessing among 65 letters is 4.17, letters by their frequency 3.3
+        Assert.Equal(5, Regex.Count(text, @"^\|(---\|)+\r?$", RegexOptions.Multiline)); // the tables
+        Assert.DoesNotContain("NaN", text, StringComparison.Ordinal);
+    }
+
     /// <summary>The numbers of the last line, by group; the line itself fails the test where it has another form.</summary>
     private static double[] LastLine(string text, string pattern)
     {

@@ -29,7 +29,8 @@ namespace ML.Rlhf
         /// Whether short rows share a sequence of the context's length, instead of being padded to the longest of their batch. Attention
         /// stays inside each row and positions begin anew, so the loss is the same; only speed and memory change.
         /// </summary>
-        /// <value>False by default: it saves time where lengths differ much, and costs some where they do not.</value>
+        /// <value>False by default: it saves time where lengths differ much, and costs some where they do not. An LSTM, which has to
+        /// forget between rows, reads packed ones token by token: slower in any case.</value>
         public bool Packing { get; init; }
 
         private protected override bool HasDropout => true;

@@ -40,6 +40,25 @@ public sealed class LstmTrainerTests
     }
 
     [Fact]
+    public void A_reward_model_on_an_LSTM_comes_back_from_its_file()
+    {
+        string zip = Path.GetTempFileName();
+        try
+        {
+            using var reward = Tiny.TrainReward(s_model.Value);
+            _ml.Model.Save(reward, null, zip);
+            using var loaded = _ml.Rlhf().Models.Load<RewardTransformer>(zip);
+
+            Assert.Equal(reward.Score("cat", "meow meow"), loaded.Score("cat", "meow meow"));
+            Assert.NotEqual(reward.Score("cat", "nob"), reward.Score("cat", "meow meow"));
+        }
+        finally
+        {
+            File.Delete(zip);
+        }
+    }
+
+    [Fact]
     public async Task Streaming_gives_the_text_that_batches_give()
     {
         string[] prompts = ["the cat", "a", "red is the"];
@@ -62,7 +81,8 @@ public sealed class LstmTrainerTests
         {
             var progress = new ProgressRecords();
             var options = new SupervisedFineTuningOptions { BatchSize = 8, LearningRate = 1e-2, Packing = packing, Progress = progress };
-            _ml.Rlhf().Trainers.SupervisedFineTuning(s_model.Value, options).Fit(_ml.Data.LoadFromEnumerable(Tiny.Demonstrations)).Dispose();
+            var demonstrations = _ml.Data.LoadFromEnumerable(Tiny.Demonstrations);
+            _ml.Rlhf().Trainers.SupervisedFineTuning(s_model.Value, options).Fit(demonstrations).Dispose();
             return [.. progress.Select(p => p.Loss)];
         }
 
