@@ -20,7 +20,6 @@ using System.Text.Json;
 using ML.Rlhf.Torch.Checkpoints;
 using ML.Rlhf.Torch.Modules;
 using TorchSharp;
-using TorchSharp.Modules;
 using static TorchSharp.torch;
 
 CultureInfo.CurrentCulture = CultureInfo.InvariantCulture;
@@ -44,6 +43,8 @@ static int Verify(string folder)
     string kind = expected.GetProperty("architecture").GetString()!;
     return kind.EndsWith("ForSequenceClassification")
         ? VerifyRewardModel(name, folder, expected)
+        : kind.EndsWith("ForMaskedLM")
+        ? VerifyEncoder(name, folder, expected, tensors)
         : VerifyLanguageModel(name, folder, expected, tensors);
 }
 
@@ -112,6 +113,21 @@ static int VerifyRewardModel(string name, string folder, JsonElement expected)
     return difference <= 1e-4 && gradients <= 1e-4 ? 0 : 1;
 }
 
+static int VerifyEncoder(string name, string folder, JsonElement expected, IReadOnlyDictionary<string, Tensor> tensors)
+{
+    var model = Load(folder, Pretrained.Encoder);
+    var real = Matrix(expected.GetProperty("attention_mask"));
+    var segments = expected.TryGetProperty("token_type_ids", out var types) && types.ValueKind == JsonValueKind.Array ? Matrix(types) : null;
+    var padding = zeros([real.shape[0], 1, 1, real.shape[1]]).masked_fill((real == 0).unsqueeze(1).unsqueeze(1), double.NegativeInfinity);
+    var logits = model.Logits(model.Hidden(Matrix(expected.GetProperty("input_ids")), padding, segments));
+    double difference = (logits * real.unsqueeze(-1) - tensors["logits"] * real.unsqueeze(-1)).abs().max().ToDouble();
+    nn.functional.cross_entropy(
+        logits.reshape(-1, logits.shape[2]), Matrix(expected.GetProperty("labels")).reshape(-1), ignore_index: -100).backward();
+    double gradients = GradientDifference(Pretrained.Parameters(model), expected.GetProperty("grad_norms_all"));
+    Console.WriteLine($"{name} logits max_abs_diff={difference:0.0e+0} grad_max_rel_diff={gradients:0e+0}");
+    return difference <= 1e-4 && gradients <= 1e-4 ? 0 : 1;
+}
+
 // One token at a time, with a cache, and always the likeliest.
 static int[] Greedy(CausalLanguageModel model, int[] prompt, int newTokens)
 {
@@ -131,7 +147,7 @@ static int[] Greedy(CausalLanguageModel model, int[] prompt, int newTokens)
 
 // The largest difference of a gradient's norm, as a part of that norm. A parameter whose gradient is nothing but rounding (a bias of keys
 // moves no attention) is compared with a hundred thousandth of the whole gradient.
-static double GradientDifference(IEnumerable<(string Name, Parameter Parameter)> parameters, JsonElement norms)
+static double GradientDifference(IEnumerable<(string Name, Tensor Parameter)> parameters, JsonElement norms)
 {
     double total = Math.Sqrt(norms.EnumerateObject().Sum(n => Math.Pow(n.Value.GetDouble(), 2)));
     return parameters.Max(p =>

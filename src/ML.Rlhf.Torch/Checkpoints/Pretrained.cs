@@ -5,7 +5,6 @@ using System.Text.Json.Nodes;
 using ML.Rlhf.Torch.Modules;
 using ML.Rlhf.Torch.Native;
 using TorchSharp;
-using TorchSharp.Modules;
 using static TorchSharp.torch;
 
 namespace ML.Rlhf.Torch.Checkpoints;
@@ -54,6 +53,15 @@ public static class Pretrained
             model => model.CheckpointTensors().Where(t => hasBias || t.Name != ScalarGpt.BiasName));
     }
 
+    /// <summary>Reads an encoder: a BERT or a RoBERTa, with or without its head for masked words.</summary>
+    /// <remarks>Model types: bert, roberta.</remarks>
+    /// <inheritdoc cref="LanguageModel"/>
+    public static Modules.Encoder Encoder(string folder)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(folder);
+        return EncoderCheckpoint.Load(folder);
+    }
+
     /// <summary>Writes a language model.</summary>
     /// <param name="model">The model. Adapters are merged into the weights that are written.</param>
     /// <param name="folder">Made if it does not exist; a model that is there is replaced.</param>
@@ -83,23 +91,24 @@ public static class Pretrained
 
     /// <summary>The parameters of a model by the names that they have in Hugging Face's files, to compare gradients with.</summary>
     /// <remarks>GPT-2's projections are kept there as (in, out), and are (out, in) here.</remarks>
-    public static IEnumerable<(string Name, Parameter Parameter)> Parameters(CausalLanguageModel model)
+    public static IEnumerable<(string Name, Tensor Parameter)> Parameters(CausalLanguageModel model)
     {
         ArgumentNullException.ThrowIfNull(model);
-        return Named(model.CheckpointTensors(), model);
+        return model.BaseParameters().Select(p => (model.CheckpointName(p.Name), (Tensor)p.Parameter));
     }
 
     /// <inheritdoc cref="Parameters(CausalLanguageModel)"/>
-    public static IEnumerable<(string Name, Parameter Parameter)> Parameters(ScalarGpt model)
+    public static IEnumerable<(string Name, Tensor Parameter)> Parameters(ScalarGpt model)
     {
         ArgumentNullException.ThrowIfNull(model);
-        return Named(model.CheckpointTensors(), model);
+        return Parameters(model.Trunk).Concat(model.HeadTensors());
     }
 
-    private static (string, Parameter)[] Named(IEnumerable<(string Name, Tensor Target)> tensors, nn.Module model)
+    /// <inheritdoc cref="Parameters(CausalLanguageModel)"/>
+    public static IEnumerable<(string Name, Tensor Parameter)> Parameters(Modules.Encoder model)
     {
-        using var scope = NewDisposeScope();
-        return [.. tensors.Zip(model.named_parameters(), (there, here) => (there.Name, here.parameter))];
+        ArgumentNullException.ThrowIfNull(model);
+        return model.CheckpointTensors();
     }
 
     /// <summary>Reads all tensors of one safetensors file, as 32-bit floats on the CPU.</summary>

@@ -124,13 +124,16 @@ public sealed class EncoderTransformer : ITransformer, IDisposable, IModelCompon
 
     /// <summary>
     /// Writes the model in Hugging Face's layout, as a <c>BertForMaskedLM</c> or <c>RobertaForMaskedLM</c> (<c>BertModel</c> and
-    /// <c>RobertaModel</c> without a head): <c>config.json</c> and <c>model.safetensors</c>, or shards of it.
+    /// <c>RobertaModel</c> without a head): <c>config.json</c>, <c>model.safetensors</c> or shards of it, and the tokenizer.
     /// </summary>
     /// <param name="folder">Made if it does not exist; a model that is there is replaced.</param>
     /// <param name="weights">How numbers are written.</param>
     /// <exception cref="IOException">The files cannot be written.</exception>
-    public void SavePretrained(string folder, WeightType weights = WeightType.Float32) =>
+    public void SavePretrained(string folder, WeightType weights = WeightType.Float32)
+    {
         EncoderCheckpoint.Save(Network, folder, _tokens.Pad ?? 0, weights);
+        Tokenizer.SavePretrained(folder);
+    }
 
     /// <summary>True: a row of the output needs one row of the input.</summary>
     public bool IsRowToRowMapper => true;
