@@ -145,15 +145,15 @@ static int[] Greedy(CausalLanguageModel model, int[] prompt, int newTokens)
     return tokens;
 }
 
-// The largest difference of a gradient's norm, as a part of that norm. A parameter whose gradient is nothing but rounding (a bias of keys
-// moves no attention) is compared with a hundred thousandth of the whole gradient.
+// The largest difference of a gradient's norm, as a part of that norm. A bias of keys moves no attention, so that its gradient is nothing but
+// rounding: what is less than a millionth of the whole gradient is compared with the whole.
 static double GradientDifference(IEnumerable<(string Name, Tensor Parameter)> parameters, JsonElement norms)
 {
     double total = Math.Sqrt(norms.EnumerateObject().Sum(n => Math.Pow(n.Value.GetDouble(), 2)));
     return parameters.Max(p =>
     {
         double wanted = norms.GetProperty(p.Name).GetDouble(), got = p.Parameter.grad!.norm().ToDouble();
-        return Math.Abs(wanted - got) / Math.Max(wanted, 1e-5 * total);
+        return Math.Abs(wanted - got) / (wanted > 1e-6 * total ? wanted : total);
     });
 }
 
