@@ -21,7 +21,8 @@ internal sealed record ByteLevelRules
 
     /// <summary>Whether nothing differs from GPT-2's way.</summary>
     [JsonIgnore]
-    public bool IsDefault => Normalization == UnicodeForm.None && !PrefixSpace && !WholePieces && Splits is [var only] && only == SplitRule.Gpt2;
+    public bool IsDefault =>
+        Normalization == UnicodeForm.None && !PrefixSpace && !WholePieces && Splits is [var only] && only == SplitRule.Gpt2;
 
     /// <exception cref="FormatException">A rule cannot be read.</exception>
     public PreTokenizer CreatePreTokenizer() =>

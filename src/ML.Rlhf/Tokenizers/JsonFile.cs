@@ -1,8 +1,11 @@
 using System.Text.Json;
+using System.Text.Unicode;
 
 namespace ML.Rlhf;
 
-/// <summary>JSON that came from elsewhere: read whole, with a limit, and every surprise a <see cref="FormatException"/> that names its place.</summary>
+/// <summary>
+/// JSON that came from elsewhere: read whole, with a limit, and every surprise a <see cref="FormatException"/> that names its place.
+/// </summary>
 internal static class JsonFile
 {
     /// <summary>The largest tokenizer.json in use has 35 MB.</summary>
@@ -15,13 +18,16 @@ internal static class JsonFile
     public static JsonElement Read(string path)
     {
         CheckLength(path);
+        byte[] bytes = File.ReadAllBytes(path);
+        if (!Utf8.IsValid(bytes))
+            throw new FormatException($"{path} is damaged: it is not well-formed UTF-8.");
         try
         {
-            using FileStream stream = File.OpenRead(path);
-            JsonElement root = JsonDocument.Parse(stream, s_options).RootElement;
+            int start = bytes.AsSpan().StartsWith("\uFEFF"u8) ? 3 : 0; // a byte order mark
+            JsonElement root = JsonDocument.Parse(bytes.AsMemory(start), s_options).RootElement;
             return root.ValueKind == JsonValueKind.Object ? root : throw new FormatException($"{path} holds no JSON object.");
         }
-        catch (JsonException exception)
+        catch (Exception exception) when (exception is JsonException or InvalidOperationException) // half a surrogate pair in a name
         {
             throw new FormatException($"{path} is damaged, or is no JSON: {exception.Message}");
         }
@@ -52,6 +58,11 @@ internal static class JsonFile
         var other => throw Unexpected(name, "true or false", other.Value),
     };
 
+    /// <summary>The members of an object of numbers, such as the ids of tokens.</summary>
+    public static IEnumerable<(string Text, int Id)> Ids(this JsonElement element, string name) => element.ValueKind == JsonValueKind.Object
+        ? element.EnumerateObject().Select(token => (token.Name, token.Value.AsId(name)))
+        : throw Unexpected(name, "an object", element);
+
     public static IEnumerable<JsonElement> Items(this JsonElement element, string name) => element.Member(name) switch
     {
         null => [],
@@ -67,7 +78,7 @@ internal static class JsonFile
         {
             return element.GetString()!;
         }
-        catch (InvalidOperationException) // half a surrogate pair, or bytes that are no UTF-8
+        catch (InvalidOperationException) // half a surrogate pair
         {
             throw new FormatException($"\"{name}\" has a text that is not well-formed Unicode.");
         }
@@ -80,7 +91,7 @@ internal static class JsonFile
 
     private static FormatException Unexpected(string name, string expected, JsonElement found)
     {
-        string json = found.GetRawText();
+        string json = found.ValueKind == JsonValueKind.Undefined ? "missing" : found.GetRawText();
         return new FormatException($"\"{name}\" should be {expected}, and is {(json.Length > 60 ? json[..60] + "…" : json)}.");
     }
 }

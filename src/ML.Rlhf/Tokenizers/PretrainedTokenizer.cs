@@ -58,7 +58,7 @@ internal static class PretrainedTokenizer
     }
 
     private static IEnumerable<(string Text, int Id)> Ids(string path) =>
-        JsonFile.ReadIfThere(path) is { } ids ? ids.EnumerateObject().Select(token => (token.Name, token.Value.AsId(token.Name))) : [];
+        JsonFile.ReadIfThere(path)?.Ids(Path.GetFileName(path)) ?? [];
 
     private static TokenizerContent ReadModel(string path, TokenizerConfiguration configuration)
     {
@@ -75,23 +75,25 @@ internal static class PretrainedTokenizer
     {
         JsonFile.CheckLength(path);
         string[] words = File.ReadAllLines(path);
-        string?[] vocabulary = TokenizerJsonReader.Vocabulary(words.Select((word, id) => (word, id)).Where(token => token.word.Length > 0), []);
-        var roles = new[] { ("unk_token", "[UNK]"), ("sep_token", "[SEP]"), ("pad_token", "[PAD]"), ("cls_token", "[CLS]"), ("mask_token", "[MASK]") }
-            .ToDictionary(role => role.Item1, role => configuration.Token(role.Item1) ?? role.Item2);
+        string?[] vocabulary = TokenizerJsonReader.Vocabulary(
+            words.Select((word, id) => (word, id)).Where(token => token.word.Length > 0), []);
+        var roles = new[] { "unk", "sep", "pad", "cls", "mask" }
+            .ToDictionary(role => role, role => configuration.Token($"{role}_token") ?? $"[{role.ToUpperInvariant()}]");
         bool lowercase = configuration.Flag("do_lower_case") ?? true;
         return new TokenizerContent
         {
             Kind = TokenizerKind.WordPiece,
             Vocabulary = vocabulary,
-            SpecialTokens = roles.Values.Distinct().Where(vocabulary.Contains).ToDictionary(token => token, token => Array.IndexOf(vocabulary, token)),
-            BeginningOfText = vocabulary.Contains(roles["cls_token"]) ? roles["cls_token"] : null,
-            AfterText = vocabulary.Contains(roles["sep_token"]) ? roles["sep_token"] : null,
+            SpecialTokens = roles.Values.Distinct().Where(vocabulary.Contains)
+                .ToDictionary(token => token, token => Array.IndexOf(vocabulary, token)),
+            BeginningOfText = vocabulary.Contains(roles["cls"]) ? roles["cls"] : null,
+            AfterText = vocabulary.Contains(roles["sep"]) ? roles["sep"] : null,
             WordPiece = new WordPieceRules
             {
                 SeparateChinese = configuration.Flag("tokenize_chinese_chars") ?? true,
                 StripAccents = configuration.Flag("strip_accents") ?? lowercase,
                 Lowercase = lowercase,
-                UnknownToken = roles["unk_token"],
+                UnknownToken = roles["unk"],
             },
         };
     }
@@ -114,7 +116,10 @@ internal static class PretrainedTokenizer
 
         var special = new Dictionary<string, int>(content.SpecialTokens) { [end] = id };
         AddedToken[] added =
-            [.. (content.AddedTokens ?? []).Select(token => token with { Special = special.ContainsKey(token.Text) }).Where(token => !token.IsPlain)];
+        [
+            .. (content.AddedTokens ?? []).Select(token => token with { Special = special.ContainsKey(token.Text) })
+                .Where(token => !token.IsPlain),
+        ];
         return content with { EndOfText = end, SpecialTokens = special, AddedTokens = added.Length > 0 ? added : null };
     }
 

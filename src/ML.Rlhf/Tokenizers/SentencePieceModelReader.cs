@@ -66,7 +66,8 @@ internal static class SentencePieceModelReader
     {
         string? unsupported =
             pieces.Count == 0 ? "no pieces"
-            : trainer.ModelType != 2 ? $"the type {trainer.ModelType switch { 0 or 1 => "unigram", 3 => "word", 4 => "char", var other => other }}"
+            : trainer.ModelType is 0 or 1 ? "the type unigram"
+            : trainer.ModelType != 2 ? $"the type {trainer.ModelType switch { 3 => "word", 4 => "char", var other => other }}"
             : normalizer.CharacterMap ? "a normalization rule with a map of characters"
             : normalizer.RemovesExtraSpaces ? "the removal of extra spaces"
             : !normalizer.EscapesSpaces || trainer.SpacesAreSuffixes ? "another way to write spaces"
@@ -75,8 +76,9 @@ internal static class SentencePieceModelReader
             : null;
         if (unsupported is not null)
             throw new FormatException(
-                $"It has {unsupported}, which is not supported: SentencePiece models of the type BPE with the normalization rule identity " +
-                "are, as Llama 2 and Mistral have them. Convert it to a tokenizer.json (transformers does when it saves a fast tokenizer).");
+                $"It has {unsupported}, which is not supported: SentencePiece models of the type BPE with the normalization rule " +
+                "identity are, as Llama 2 and Mistral have them. Convert it to a tokenizer.json (transformers does when it saves a " +
+                "fast tokenizer).");
     }
 
     /// <summary>
@@ -85,7 +87,8 @@ internal static class SentencePieceModelReader
     /// </summary>
     private static string[] Merges(List<Piece> pieces)
     {
-        var ids = pieces.Index().Where(piece => piece.Item.Type == PieceType.Normal).ToDictionary(piece => piece.Item.Text, piece => piece.Index);
+        var ids = pieces.Index().Where(piece => piece.Item.Type == PieceType.Normal)
+            .ToDictionary(piece => piece.Item.Text, piece => piece.Index);
         var merges = new List<(string Left, string Right, float Score)>();
         foreach (Piece piece in pieces.Where(piece => piece.Type == PieceType.Normal))
         {
@@ -115,7 +118,8 @@ internal static class SentencePieceModelReader
                 _ => piece,
             };
         }
-        bool valid = piece.Text.Length is > 0 and < 1000 && Enum.IsDefined(piece.Type) && !float.IsNaN(piece.Score) && !piece.Text.Contains(' ');
+        bool valid = piece.Text.Length is > 0 and <= 128 && !piece.Text.Contains(' ')
+            && Enum.IsDefined(piece.Type) && !float.IsNaN(piece.Score);
         return valid ? piece : throw new FormatException($"It has the piece '{piece.Text}' of type {piece.Type}, which is damaged.");
     }
 

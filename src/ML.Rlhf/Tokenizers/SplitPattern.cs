@@ -14,6 +14,8 @@ namespace ML.Rlhf;
 /// </remarks>
 internal sealed class SplitPattern
 {
+    private const int MaximumLength = 10_000;
+
     /// <summary>No piece of text needs so long; an expression that does was made to.</summary>
     private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(10);
 
@@ -31,6 +33,9 @@ internal sealed class SplitPattern
     /// <exception cref="FormatException">The expression is damaged, or uses what means something else in .NET.</exception>
     public SplitPattern(string pattern, bool keepRest, TimeSpan? patience = null)
     {
+        if (pattern.Length > MaximumLength)
+            throw new FormatException(
+                $"A regular expression of {pattern.Length} characters is not supported; the longest has {MaximumLength}.");
         string translated = Translate(pattern);
         try
         {
@@ -104,8 +109,8 @@ internal sealed class SplitPattern
 
     /// <summary>
     /// The expression as .NET writes it. Throws where .NET would read it otherwise than Oniguruma does: anchors (^ there is the start of
-    /// any line), \w and what is built on it, sets inside of sets, possessive quantifiers, and options but for <c>(?i:…)</c>; in which, too,
-    /// ſ is a form of s, which .NET does not know.
+    /// any line), \w and what is built on it, sets inside of sets, possessive quantifiers, and options but for <c>(?i:…)</c>. In
+    /// these, ſ is a form of s, which .NET does not know.
     /// </summary>
     private static string Translate(string pattern)
     {

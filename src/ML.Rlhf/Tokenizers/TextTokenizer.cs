@@ -43,7 +43,8 @@ public sealed class TextTokenizer : IEquatable<TextTokenizer>
             _ => CreateByteLevelBpe(content),
         };
 
-        _normalizer = content.ByteLevel?.CreateNormalizer() ?? content.SentencePiece?.CreateNormalizer() ?? content.WordPiece?.CreateNormalizer();
+        _normalizer = content.ByteLevel?.CreateNormalizer() ?? content.SentencePiece?.CreateNormalizer()
+            ?? content.WordPiece?.CreateNormalizer();
         _prefix = content.ByteLevel is { PrefixSpace: true } ? " " : "";
 
         var tokens = content.AllAddedTokens().ToLookup(token => token.Normalized && _normalizer is not null);

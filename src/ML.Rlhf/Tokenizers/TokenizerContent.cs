@@ -43,7 +43,7 @@ internal sealed record TokenizerContent
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public string? BeginningOfText { get; init; }
 
-    /// <summary>The key in <see cref="SpecialTokens"/> of the token that stands behind every text in pretrained data, such as [SEP].</summary>
+    /// <summary>The key in <see cref="SpecialTokens"/> of the token that stands behind every text, such as [SEP].</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public string? AfterText { get; init; }
 

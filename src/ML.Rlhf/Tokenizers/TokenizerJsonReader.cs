@@ -42,15 +42,13 @@ internal static class TokenizerJsonReader
         token.Flag("normalized") ?? false);
 
     private static IEnumerable<(string Text, int Id)> Tokens(JsonElement model) =>
-        model.Member("vocab") is { ValueKind: JsonValueKind.Object } vocabulary
-            ? vocabulary.EnumerateObject().Select(token => (token.Name, token.Value.AsId(token.Name)))
-            : throw new FormatException("Its model has no \"vocab\".");
+        model.Member("vocab")?.Ids("vocab") ?? throw new FormatException("Its model has no \"vocab\".");
 
     /// <summary>
     /// The text of each id, null for an id without a token. The models of some tokenizers have a few such ids; a tokenizer that has more
     /// of them than tokens is damaged, and would only ask for memory.
     /// </summary>
-    /// <exception cref="FormatException">Two tokens have one id, or one token has two; or an id is far beyond the number of tokens.</exception>
+    /// <exception cref="FormatException">Two tokens have one id, one token two, or an id is far beyond the number of tokens.</exception>
     public static string?[] Vocabulary(IEnumerable<(string Text, int Id)> tokens, IEnumerable<AddedToken> added)
     {
         var ids = new Dictionary<string, int>();
@@ -85,7 +83,8 @@ internal static class TokenizerJsonReader
                 string?[] parts = [.. step.Items("single").Select(part => part.Member("SpecialToken")?.Text("id"))];
                 int text = Array.IndexOf(parts, null);
                 if (parts.Length > 3 || text is not (0 or 1) || parts.Count(part => part is null) != 1)
-                    throw Unsupported("post_processor", Describe(type, step), "a template of at most one token before and one behind the text");
+                    throw Unsupported("post_processor", Describe(type, step),
+                        "a template of at most one token before and one behind the text");
                 return (text == 1 ? parts[0] : null, text + 1 < parts.Length ? parts[^1] : null);
             }
             if (type != "ByteLevel") // which changes offsets only
@@ -195,7 +194,8 @@ internal static class TokenizerJsonReader
     {
         JsonElement? pattern = step.Member("pattern");
         string expression = pattern?.Text("Regex")
-            ?? (pattern?.Text("String") is { Length: > 0 } text ? EscapeForRegex(text) : throw new FormatException("A Split has no \"pattern\"."));
+            ?? (pattern?.Text("String") is { Length: > 0 } text ? EscapeForRegex(text)
+                : throw new FormatException("A Split has no \"pattern\"."));
         bool inverted = step.Flag("invert") ?? false;
         return (step.Text("behavior"), inverted) switch
         {

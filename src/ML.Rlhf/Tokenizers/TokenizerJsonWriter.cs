@@ -3,7 +3,7 @@ using System.Text.Json;
 
 namespace ML.Rlhf;
 
-/// <summary>Writes a tokenizer as the <c>tokenizers</c> library reads it: the other direction of <see cref="TokenizerJsonReader"/>.</summary>
+/// <summary>Writes a tokenizer as the <c>tokenizers</c> library reads it: the reverse of <see cref="TokenizerJsonReader"/>.</summary>
 internal static class TokenizerJsonWriter
 {
     private static readonly JsonWriterOptions s_options = new() { Indented = true, Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
@@ -43,8 +43,11 @@ internal static class TokenizerJsonWriter
         {
             json.WriteString("cls_token", content.BeginningOfText);
             json.WriteString("sep_token", content.EndOfText);
-            foreach (string name in new[] { "pad", "mask" }.Where(name => content.SpecialTokens.ContainsKey($"[{name.ToUpperInvariant()}]")))
-                json.WriteString($"{name}_token", $"[{name.ToUpperInvariant()}]");
+            foreach (var (name, token) in new[] { ("pad_token", "[PAD]"), ("mask_token", "[MASK]") })
+            {
+                if (content.SpecialTokens.ContainsKey(token))
+                    json.WriteString(name, token);
+            }
         }
     }
 
@@ -154,25 +157,22 @@ internal static class TokenizerJsonWriter
         string scheme = rules.Prefix switch { PrefixScheme.First => "first", PrefixScheme.Always => "always", _ => "never" };
         WriteSequence(json, "pre_tokenizer", "pretokenizers", metaspace || rules.SplitWords ? [() => WriteMetaspace(scheme)] : []);
 
-        if (rules.Leading == LeadingSpace.DropFromFirstToken && !rules.DecodesBytes)
-            WriteSequence(json, "decoder", "decoders", () => WriteMetaspace("always"));
-        else
-        {
-            var decoders = new List<Action> { rules.Leading == LeadingSpace.DropFromFirstToken ? () => WriteMetaspace("always") : () => WriteReplace(json, "▁", " ") };
-            if (rules.DecodesBytes)
-                decoders.Add(() => { WriteType(json, null, "ByteFallback"); json.WriteEndObject(); });
+        bool dropsAll = rules.Leading == LeadingSpace.DropFromFirstToken;
+        var decoders = new List<Action> { dropsAll ? () => WriteMetaspace("always") : () => WriteReplace(json, "▁", " ") };
+        if (rules.DecodesBytes)
+            decoders.Add(() => { WriteType(json, null, "ByteFallback"); json.WriteEndObject(); });
+        if (!dropsAll || rules.DecodesBytes)
             decoders.Add(() => { WriteType(json, null, "Fuse"); json.WriteEndObject(); });
-            if (rules.Leading == LeadingSpace.DropOne)
-                decoders.Add(() =>
-                {
-                    WriteType(json, null, "Strip");
-                    json.WriteString("content", " ");
-                    json.WriteNumber("start", 1);
-                    json.WriteNumber("stop", 0);
-                    json.WriteEndObject();
-                });
-            WriteSequence(json, "decoder", "decoders", [.. decoders]);
-        }
+        if (rules.Leading == LeadingSpace.DropOne)
+            decoders.Add(() =>
+            {
+                WriteType(json, null, "Strip");
+                json.WriteString("content", " ");
+                json.WriteNumber("start", 1);
+                json.WriteNumber("stop", 0);
+                json.WriteEndObject();
+            });
+        WriteSequence(json, "decoder", "decoders", [.. decoders]);
 
         void WriteMetaspace(string scheme)
         {

@@ -47,10 +47,11 @@ internal abstract class Utf8Tokenizer : Tokenizer
     }
 
     /// <summary>As many of the tokens of a text as were asked for.</summary>
-    protected static EncodeResults<EncodedToken> Limit(List<EncodedToken> tokens, int textLength, string? normalizedText, int maximum) => new()
-    {
-        Tokens = tokens.Count <= maximum ? tokens : tokens[..maximum],
-        NormalizedText = normalizedText,
-        CharsConsumed = tokens.Count <= maximum ? textLength : tokens[maximum].Offset.Start.Value,
-    };
+    protected static EncodeResults<EncodedToken> Limit(List<EncodedToken> tokens, int textLength, string? normalizedText, int maximum) =>
+        new()
+        {
+            Tokens = tokens.Count <= maximum ? tokens : tokens[..maximum],
+            NormalizedText = normalizedText,
+            CharsConsumed = tokens.Count <= maximum ? textLength : tokens[maximum].Offset.Start.Value,
+        };
 }

@@ -4,7 +4,9 @@ using Microsoft.ML.Tokenizers;
 
 namespace ML.Rlhf;
 
-/// <summary>What a WordPiece tokenizer does to a text before it looks words up, in BERT's way. The defaults are those of bert-base-uncased.</summary>
+/// <summary>
+/// What a WordPiece tokenizer does to a text before it looks words up, in BERT's way. The defaults are those of bert-base-uncased.
+/// </summary>
 internal sealed record WordPieceRules
 {
     /// <summary>Control characters are dropped, and white space of every kind becomes a space.</summary>

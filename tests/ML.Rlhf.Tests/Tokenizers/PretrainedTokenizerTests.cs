@@ -1,3 +1,4 @@
+using System.Text.Json.Nodes;
 using Microsoft.ML;
 
 namespace ML.Rlhf.Tests.Tokenizers;
@@ -64,6 +65,34 @@ public sealed class PretrainedTokenizerTests : IDisposable
         padded.Save(stream);
         stream.Position = 0;
         Assert.Equal(padded, TextTokenizer.Load(stream));
+    }
+
+    [Fact]
+    public void Words_of_BERT_are_read_from_their_list()
+    {
+        TextTokenizer json = Read(TokenizerFixtures.PathOf("pretrained/bert"));
+        Write("vocab.txt", string.Join('\n', json.Content.Vocabulary) + "\n");
+        Assert.Equal(json, Read(_folder));
+        Write("tokenizer_config.json", """{"do_lower_case": false}""");
+        Assert.NotEqual(json, Read(_folder));
+    }
+
+    [Fact]
+    public void A_tokenizer_made_here_is_saved_for_the_tokenizers_library()
+    {
+        TokenizerFixtures.Golden.SavePretrained(_folder);
+        Assert.Equal(TokenizerFixtures.Golden, Read(_folder));
+        var (written, golden) = (Json(_folder), Json(TokenizerFixtures.PathOf("bpe")));
+        foreach (string part in new[] { "added_tokens", "normalizer", "pre_tokenizer", "decoder" })
+            Assert.True(JsonNode.DeepEquals(golden[part], written[part]), part);
+        Assert.True(JsonNode.DeepEquals(golden["model"]!["vocab"], written["model"]!["vocab"]));
+        Assert.True(JsonNode.DeepEquals(golden["model"]!["merges"], written["model"]!["merges"]));
+
+        TokenizerFixtures.Bytes.SavePretrained(_folder);
+        Assert.Equal(TokenizerFixtures.Bytes.Encode("é🙂 a"), Read(_folder).Encode("é🙂 a"));
+        Assert.Throws<NotSupportedException>(() => TokenizerFixtures.Characters("abc").SavePretrained(_folder));
+
+        static JsonNode Json(string folder) => JsonNode.Parse(File.ReadAllText(Path.Combine(folder, "tokenizer.json")))!;
     }
 
     private static TextTokenizer Read(string folder, string? endOfText = null) =>

@@ -6,8 +6,8 @@ namespace ML.Rlhf.Tests.Tokenizers;
 /// <summary>Tokenizers in the shapes of well-known models, against the numbers of the library that those models were made with.</summary>
 public class ReferenceTokenizerTests
 {
-    public static TheoryData<string> Shapes => ["llama3", "qwen2", "digits", "prefix-space", "llama2", "mistral", "metaspace", "gemma", "bert",
-        "bert-cased"];
+    public static TheoryData<string> Shapes =>
+        ["llama3", "qwen2", "digits", "prefix-space", "llama2", "mistral", "metaspace", "gemma", "bert", "bert-cased"];
 
     [Theory]
     [MemberData(nameof(Shapes))]
@@ -63,7 +63,8 @@ public class ReferenceTokenizerTests
             if (System.Globalization.StringInfo.ParseCombiningCharacters(text).Length < text.EnumerateRunes().Count())
                 continue; // of a letter and marks that a normalizer takes together the library tells only the letter
             var offsets = tokenizer.EncodeToTokens(text, recognizeSpecialTokens: true)
-                .Select(token => TokenizerFixtures.InCharacters(text, token.Offset)).SelectMany(offset => new[] { offset.Start, offset.End });
+                .Select(token => TokenizerFixtures.InCharacters(text, token.Offset))
+                .SelectMany(offset => new[] { offset.Start, offset.End });
             Check(text, golden.GetProperty("offsets").Ids(), offsets);
         }
     }
@@ -127,7 +128,8 @@ public class ReferenceTokenizerTests
     {
         if (expected is System.Collections.IEnumerable and not string
             ? !((IEnumerable<int>)expected).SequenceEqual((IEnumerable<int>)actual!) : !Equals(expected, actual))
-            Assert.Fail($"{JsonSerializer.Serialize(what)}: expected {JsonSerializer.Serialize(expected)}, got {JsonSerializer.Serialize(actual)}");
+            Assert.Fail($"{JsonSerializer.Serialize(what)}: expected {JsonSerializer.Serialize(expected)}, got " +
+                JsonSerializer.Serialize(actual));
     }
 
     private static TextTokenizer Read(string shape) =>

@@ -10,7 +10,8 @@ public class SplitPatternTests
     [InlineData(@"(?i:'[sk])|s", "'ſsſ", "'ſ", "s", "ſ")]                 // s is one of its forms only where case does not matter
     [InlineData(@"[]x]|[^]a]", "]ax", "]", "a", "x")]
     public void Pieces_are_cut_at_characters(string pattern, string text, params string[] pieces) =>
-        Assert.Equal(pieces, new SplitPattern(pattern, keepRest: true).Split(text).Select(piece => text.Substring(piece.Offset, piece.Length)));
+        Assert.Equal(pieces, new SplitPattern(pattern, keepRest: true).Split(text)
+            .Select(piece => text.Substring(piece.Offset, piece.Length)));
 
     [Fact]
     public void What_lies_between_matches_can_be_left_out() =>
@@ -33,5 +34,6 @@ public class SplitPatternTests
 
     [Fact]
     public void A_pattern_that_never_ends_is_stopped() =>
-        Assert.Throws<FormatException>(() => new SplitPattern("(a+)+b", keepRest: true, TimeSpan.FromMilliseconds(50)).Split(new string('a', 100)));
+        Assert.Throws<FormatException>(
+            () => new SplitPattern("(a+)+b", keepRest: true, TimeSpan.FromMilliseconds(50)).Split(new string('a', 100)));
 }

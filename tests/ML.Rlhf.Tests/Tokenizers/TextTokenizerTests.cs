@@ -19,7 +19,8 @@ public class TextTokenizerTests
 
             var tokens = TokenizerFixtures.Golden.EncodeToTokens(text, recognizeSpecialTokens: true);
             Assert.Equal(ids, tokens.Select(token => token.Id));
-            Assert.Equal(golden.GetProperty("tokens").EnumerateArray().Select(token => token.GetString()!), tokens.Select(token => token.Value));
+            Assert.Equal(golden.GetProperty("tokens").EnumerateArray().Select(token => token.GetString()!),
+                tokens.Select(token => token.Value));
             Assert.Equal(golden.GetProperty("offsets").EnumerateArray().Select(offset => (offset[0].GetInt32(), offset[1].GetInt32())),
                 tokens.Select(token => TokenizerFixtures.InCharacters(text, token.Offset)));
         }
