@@ -131,8 +131,8 @@ public sealed class EncoderTransformer : ITransformer, IDisposable, IModelCompon
     /// <exception cref="IOException">The files cannot be written.</exception>
     public void SavePretrained(string folder, WeightType weights = WeightType.Float32)
     {
+        Tokenizer.SavePretrained(folder); // first: it refuses tokenizers that have no such form
         EncoderCheckpoint.Save(Network, folder, _tokens.Pad ?? 0, weights);
-        Tokenizer.SavePretrained(folder);
     }
 
     /// <summary>True: a row of the output needs one row of the input.</summary>

@@ -235,9 +235,9 @@ public sealed partial class TextGenerationTransformer : ITransformer, IDisposabl
     /// <exception cref="IOException">The files cannot be written.</exception>
     public void SavePretrained(string folder, WeightType weights = WeightType.Float32)
     {
+        Tokenizer.SavePretrained(folder); // first: it refuses tokenizers that have no such form
         Pretrained.Save(Network, folder, weights, Tokenizer.EndOfText);
         PretrainedSampling.Write(Sampling, Tokenizer, folder);
-        Tokenizer.SavePretrained(folder);
         ChatTemplateFiles.Write(ChatTemplate, folder);
     }
 

@@ -127,8 +127,8 @@ public sealed partial class RewardTransformer : ITransformer, IDisposable, IMode
     /// <exception cref="IOException">The files cannot be written.</exception>
     public void SavePretrained(string folder, WeightType weights = WeightType.Float32)
     {
+        Tokenizer.SavePretrained(folder); // first: it refuses tokenizers that have no such form
         Pretrained.Save(Scalar, folder, weights, Tokenizer.EndOfText);
-        Tokenizer.SavePretrained(folder);
     }
 
     /// <summary>True: a row of the output needs one row of the input.</summary>

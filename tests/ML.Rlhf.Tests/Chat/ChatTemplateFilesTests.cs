@@ -62,7 +62,7 @@ public sealed class ChatTemplateFilesTests : IDisposable
     }
 
     [Theory]
-    [InlineData("{", "is no valid JSON")]
+    [InlineData("{", "is not valid JSON")]
     [InlineData("[]", "is no JSON object")]
     [InlineData("""{"chat_template": 1}""", "'chat_template' is neither a text nor a list of named texts")]
     [InlineData("""{"chat_template": [{"name": "a"}]}""", "each item of 'chat_template' needs a 'name' and a 'template'")]

@@ -199,9 +199,9 @@ public sealed class DamagedFileTests : IDisposable
     [Fact]
     public void A_component_of_a_newer_version()
     {
-        ChangeVersion(to: 3);
+        ChangeVersion(to: 4);
 
-        AssertError($"'{Zip}' cannot be loaded: Model component 'TextGeneration' version 3 is newer than this library (2). ",
+        AssertError($"'{Zip}' cannot be loaded: Model component 'TextGeneration' version 4 is newer than this library (3). ",
             "Update the ML.Rlhf package to read it.");
     }
 
@@ -248,7 +248,7 @@ public sealed class DamagedFileTests : IDisposable
     private void ChangeVersion(byte to) => Edit("Model.key", content =>
     {
         int version = content.AsSpan().IndexOf("TextGeneration"u8) + "TextGeneration".Length;
-        Assert.Equal(2, BitConverter.ToInt32(content, version));
+        Assert.Equal(3, BitConverter.ToInt32(content, version));
         content[version] = to;
         return content;
     });

@@ -8,7 +8,6 @@ namespace ML.Rlhf.Torch.Tests.Modules;
 
 public class LowRankAdapterTests
 {
-    private static readonly Tensor s_ids = tensor(new long[,] { { 3, 1, 4, 1, 5, 9 }, { 2, 6, 5, 3, 5, 8 } });
 
     public static TheoryData<string> Families => ["gpt2", "llama-untied", "qwen2", "qwen3", "mistral"];
 
@@ -250,7 +249,12 @@ public class LowRankAdapterTests
         }
     }
 
-    internal static Tensor Logits(CausalLanguageModel model) => model.Logits(model.Hidden(s_ids));
+    internal static Tensor Logits(CausalLanguageModel model)
+    {
+        using var scope = NewDisposeScope();
+        var ids = tensor(new long[,] { { 3, 1, 4, 1, 5, 9 }, { 2, 6, 5, 3, 5, 8 } });
+        return model.Logits(model.Hidden(ids)).MoveToOuterDisposeScope();
+    }
 
     /// <summary>Whether the numbers of two tensors are the same memory.</summary>
     internal static bool IsSame(Tensor a, Tensor b) =>
