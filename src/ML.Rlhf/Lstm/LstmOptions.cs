@@ -2,7 +2,7 @@ namespace ML.Rlhf;
 
 /// <summary>
 /// Options of <see cref="LstmTrainer"/>: those of <see cref="GptOptions"/> with another shape, and a learning rate of 5e-3 by default. On
-/// tinyshakespeare, small LSTMs learned best at 1e-2 of 1e-3, 3e-3, 1e-2 and 3e-2; larger ones want less.
+/// tinyshakespeare, a small LSTM learned best at 1e-2 of 1e-3, 3e-3 and 1e-2; larger ones want less.
 /// </summary>
 public sealed record LstmOptions : PretrainingOptions
 {
