@@ -39,7 +39,7 @@ internal abstract class JsonField(JsonLinesColumn column, bool isActive)
 
     public static JsonField Create(JsonLinesColumn column, bool isActive) => column.Kind switch
     {
-        DataKind.String => Create<ReadOnlyMemory<char>>(column, isActive, ReadText),
+        DataKind.String => Create<ReadOnlyMemory<char>>(column, isActive, column.Length is null ? ReadTextOrList : ReadText),
         DataKind.Boolean => Create<bool>(column, isActive, ReadBoolean),
         DataKind.Single => Create<float>(column, isActive, ReadSingle),
         DataKind.Double => Create<double>(column, isActive, ReadDouble),
@@ -99,6 +99,20 @@ internal abstract class JsonField(JsonLinesColumn column, bool isActive)
         var isText = reader.TokenType == JsonTokenType.String;
         item = isText && (isActive || reader.ValueIsEscaped) ? reader.GetString().AsMemory() : default;
         return isText;
+    }
+
+    /// <summary>
+    /// A text, or a list of objects as the JSON that it is: ML.NET has no column type for conversations, and files have them like this.
+    /// </summary>
+    private static bool ReadTextOrList(ref Utf8JsonReader reader, bool isActive, out ReadOnlyMemory<char> item)
+    {
+        var list = reader; // the caller's reader stays at the token
+        if (list.TokenType != JsonTokenType.StartArray || !list.Read() || list.TokenType != JsonTokenType.StartObject)
+            return ReadText(ref reader, isActive, out item);
+        list = reader;
+        using var json = JsonDocument.ParseValue(ref list);
+        item = isActive ? json.RootElement.GetRawText().AsMemory() : default;
+        return true;
     }
 
     private static bool ReadBoolean(ref Utf8JsonReader reader, bool isActive, out bool item)

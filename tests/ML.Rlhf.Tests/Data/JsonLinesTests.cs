@@ -139,6 +139,15 @@ public sealed class JsonLinesTests : IDisposable
         Assert.Equal(1.25f, Rows<ScoredCompletion>(Write("4.jsonl", """{"score":1.25}""")).Single().Score);
     }
 
+    [Fact]
+    public void A_list_of_objects_is_the_text_that_it_is()
+    {
+        const string Messages = """[{"role": "user", "content": "a \"b\" [c]"}, {"role":"assistant","content":"d"}]""";
+        string path = Write("chat.jsonl", $$"""{"prompt": {{Messages}}, "completion": "c"}""", """{"prompt": "p", "completion": "c"}""");
+
+        Assert.Equal([Messages, "p"], Rows<Demonstration>(path).Select(row => row.Prompt));
+    }
+
     // ---- Bad lines
 
     [Theory]
