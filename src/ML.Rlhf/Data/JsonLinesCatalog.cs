@@ -10,10 +10,10 @@ public static class JsonLinesCatalog
     /// <summary>Loads JSON Lines files, lazily: nothing is read before the data is, and then one line at a time.</summary>
     /// <typeparam name="T">
     /// The row class. Its public properties and fields are the columns: <c>string</c>, <c>float</c>, <c>double</c>, <c>int</c>,
-    /// <c>long</c>, <c>bool</c>, and arrays of them; a list of objects, such as a conversation, goes into a <c>string</c> as it is. As everywhere in ML.NET, <c>[ColumnName]</c> names the column, <c>[NoColumn]</c>
-    /// leaves a member out and <c>[VectorType(n)]</c> fixes the length of an array. A column's field in the JSON is named like the member,
-    /// or as <c>[JsonPropertyName]</c> says; a field of exactly that name is taken before one that differs in case. Every field is
-    /// required.
+    /// <c>long</c>, <c>bool</c>, and arrays of them; a list of objects, such as a conversation, goes into a <c>string</c> as it is. As
+    /// everywhere in ML.NET, <c>[ColumnName]</c> names the column, <c>[NoColumn]</c> leaves a member out and <c>[VectorType(n)]</c> fixes
+    /// the length of an array. A column's field in the JSON is named like the member, or as <c>[JsonPropertyName]</c> says; a field of
+    /// exactly that name is taken before one that differs in case. Every field is required.
     /// </typeparam>
     /// <param name="catalog"><c>ml.Data</c>.</param>
     /// <param name="paths">
