@@ -31,6 +31,35 @@ public sealed class GptTrainerTests
         Assert.InRange(progress[^1].Loss, 0, progress[0].Loss / 2);
     }
 
+    public static TheoryData<LanguageModelArchitecture> OtherShapes { get; } =
+    [
+        LlamaArchitecture.Micro with { Layers = 1, Width = 16, FeedForwardWidth = 40, ContextLength = 32, SlidingWindow = 8 },
+        Tiny.Architecture with { Norms = NormPlacement.After }, // GPT-1's
+    ];
+
+    [Theory]
+    [MemberData(nameof(OtherShapes))]
+    public void Other_shapes_learn_too_and_go_into_a_zip(LanguageModelArchitecture architecture)
+    {
+        var progress = new ProgressRecords();
+        string zip = Path.GetTempFileName();
+        try
+        {
+            using var model = _ml.Rlhf().Trainers.Gpt(Options with { Architecture = architecture, Steps = 100, Progress = progress })
+                .Fit(_ml.Data.LoadFromEnumerable(Tiny.Documents));
+            _ml.Model.Save(model, null, zip);
+            using var loaded = (TextGenerationTransformer)_ml.Model.Load(zip, out _);
+
+            Assert.InRange(progress[^1].Loss, 0, progress[0].Loss / 2);
+            Assert.Equal(architecture with { VocabularySize = Tiny.Letters.VocabularySize }, loaded.Architecture);
+            Assert.Equal(model.Generate(["the cat", "a"]), loaded.Generate(["the cat", "a"]));
+        }
+        finally
+        {
+            File.Delete(zip);
+        }
+    }
+
     [Fact]
     public void Without_a_tokenizer_it_trains_one_of_the_size_of_the_architecture()
     {
