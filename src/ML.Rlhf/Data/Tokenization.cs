@@ -8,14 +8,15 @@ namespace ML.Rlhf;
 /// </summary>
 internal static partial class Tokenization
 {
-    /// <summary>Documents, each followed by the end token.</summary>
+    /// <summary>Documents, each between the token that texts begin with, where the tokenizer has one, and the end token.</summary>
     public static TokenSequences Documents(IDataView data, string textColumn, TextTokenizer tokenizer, CancellationToken cancellationToken)
     {
         var documents = new TokenSequences();
+        int[] beginning = Beginning(tokenizer);
         foreach (string[] row in TextColumns.Read(data, [textColumn], cancellationToken))
-            documents.Add([.. tokenizer.Encode(row[0]), tokenizer.EndOfText]);
-        if (documents.TokenCount == documents.Count)
-            throw NoRows(data, documents.Count, "documents"); // nothing but end tokens
+            documents.Add([.. beginning, .. tokenizer.Encode(row[0]), tokenizer.EndOfText]);
+        if (documents.TokenCount == documents.Count * (beginning.Length + 1L))
+            throw NoRows(data, documents.Count, "documents"); // no text at all
         return documents;
     }
 
@@ -176,9 +177,14 @@ internal static partial class Tokenization
         return prompts.Length > 0 ? prompts : throw NoRows(data, rows.Length, "prompts");
     }
 
-    /// <summary>The tokens of a prompt. A model continues at least one token, so an empty prompt is the end of the text before.</summary>
+    /// <summary>
+    /// The tokens of a prompt, after the one that texts begin with where the tokenizer has one: a pretrained model never saw a text without
+    /// it. A model continues at least one token, so otherwise an empty prompt is the end of the text before.
+    /// </summary>
     public static int[] EncodePrompt(TextTokenizer tokenizer, string prompt) =>
-        tokenizer.Encode(prompt) is { Length: > 0 } tokens ? tokens : [tokenizer.EndOfText];
+        (int[])[.. Beginning(tokenizer), .. tokenizer.Encode(prompt)] is { Length: > 0 } tokens ? tokens : [tokenizer.EndOfText];
+
+    private static int[] Beginning(TextTokenizer tokenizer) => tokenizer.BeginningOfText is { } token ? [token] : [];
 
     /// <param name="data">The data.</param>
     /// <param name="rows">Rows that it has.</param>

@@ -209,7 +209,7 @@ public sealed partial class TextGenerationTransformer : ITransformer, IDisposabl
         if (tokens.Length <= room)
             return tokens;
         if (sampling.TruncatePrompts)
-            return tokens[^room..];
+            return tokens[0] == Tokenizer.BeginningOfText ? [tokens[0], .. tokens[^(room - 1)..]] : tokens[^room..];
         throw _environment.Process(new ArgumentException(
             $"The prompt '{Texts.Shorten(prompt)}' has {tokens.Length} tokens, but the model's context is {Architecture.ContextLength} " +
             "tokens and must hold the completion too. Shorten the prompt, set " +

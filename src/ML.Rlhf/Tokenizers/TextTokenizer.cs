@@ -131,7 +131,8 @@ public sealed class TextTokenizer : IEquatable<TextTokenizer>
 
     /// <summary>
     /// The id of the token that every text begins with in the data that a pretrained model learned from, such as <c>&lt;s&gt;</c> or
-    /// <c>[CLS]</c>; null for a tokenizer that has none. <see cref="Encode(ReadOnlySpan{char}, bool)"/> does not prepend it.
+    /// <c>[CLS]</c>; null for a tokenizer that has none. <see cref="Encode(ReadOnlySpan{char}, bool)"/> does not prepend it; models and
+    /// trainers begin prompts and documents with it.
     /// </summary>
     public int? BeginningOfText { get; }
 
