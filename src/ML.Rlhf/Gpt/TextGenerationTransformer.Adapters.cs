@@ -37,7 +37,7 @@ public sealed partial class TextGenerationTransformer
         PeftAdapter.Write(folder, Network, baseModel);
     }
 
-    /// <summary>Another model behind the same columns and sampling.</summary>
+    /// <summary>Another model behind the same columns, sampling and chat template.</summary>
     internal TextGenerationTransformer With(LanguageModel<CausalLanguageModel> model) =>
-        new(_environment, model, PromptColumnName, CompletionColumnName, Sampling);
+        new(_environment, model, PromptColumnName, CompletionColumnName, Sampling, ChatTemplate, Conversations);
 }

@@ -107,6 +107,21 @@ public sealed class LoraTests : IDisposable
     }
 
     [Fact]
+    public void Merging_and_loading_adapters_keep_the_chat_template_and_the_columns()
+    {
+        var template = new ChatTemplateCatalog().HumanAssistant();
+        using var plain = Tiny.Model.WithChatTemplate(template);
+        using var model = (TextGenerationTransformer)Fit("DPO", plain);
+        model.SaveAdapter(_folder);
+
+        using var merged = model.MergeAdapters();
+        using var shared = plain.MergeAdapters();
+        using var loaded = _ml.Rlhf().Models.LoadAdapter(plain, _folder);
+
+        Assert.All([merged, shared, loaded], m => Assert.Same(template, m.ChatTemplate));
+    }
+
+    [Fact]
     public void Merging_a_model_without_adapters_shares_it()
     {
         using var merged = Tiny.Model.MergeAdapters();
