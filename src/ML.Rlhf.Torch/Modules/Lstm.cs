@@ -148,7 +148,7 @@ public sealed class Lstm : CausalLanguageModel
     public override Tensor Logits(Tensor hidden)
     {
         using var scope = NewDisposeScope();
-        return functional.linear(hidden, lm_head?.weight ?? wte.weight!).MoveToOuterDisposeScope();
+        return (lm_head is null ? functional.linear(hidden, wte.weight!) : lm_head.forward(hidden)).MoveToOuterDisposeScope();
     }
 
     /// <summary>Makes room for the state after the last token. It does not grow with the text.</summary>

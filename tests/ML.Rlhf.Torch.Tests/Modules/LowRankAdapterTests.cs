@@ -164,6 +164,19 @@ public class LowRankAdapterTests
     }
 
     [Fact]
+    public void The_head_of_an_LSTM_can_have_an_adapter()
+    {
+        using var noGrad = no_grad();
+        using var generator = new Generator(1, CPU);
+        using var model = new Lstm(TinyLstm.Architecture with { TiedHead = false }, generator);
+        var before = Logits(model);
+
+        Attach(model, new LoraOptions { Targets = ["lm_head"] }, disturb: true);
+
+        Assert.True(Close.Distance(before, Logits(model)) > 0.01, "the adapter does nothing");
+    }
+
+    [Fact]
     public void A_target_that_the_model_does_not_have_names_those_that_it_has()
     {
         using var model = TinyGpt.Fresh();
