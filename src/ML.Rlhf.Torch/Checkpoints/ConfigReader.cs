@@ -24,6 +24,11 @@ internal sealed class ConfigReader(JsonElement config)
     public int? OptionalInteger(string name) =>
         Get<int>(name, "a whole number", v => v.TryGetInt32(out int i) ? i : null, JsonValueKind.Number);
 
+    /// <param name="name">The setting.</param>
+    /// <param name="absent">Its value where the file does not have it; null in the file is none.</param>
+    public int? OptionalInteger(string name, int absent) =>
+        config.ValueKind == JsonValueKind.Object && config.TryGetProperty(name, out _) ? OptionalInteger(name) : absent;
+
     public double Number(string name) => OptionalNumber(name) ?? Missing(name, "a number");
 
     public double? OptionalNumber(string name) =>

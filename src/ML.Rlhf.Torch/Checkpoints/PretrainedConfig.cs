@@ -125,12 +125,15 @@ internal sealed record PretrainedConfig(LanguageModelArchitecture Architecture, 
         };
     }
 
+    /// <summary>Transformers' window where the file does not speak of any; null there is none.</summary>
+    private const int DefaultWindow = 4096;
+
     /// <summary>The window of all layers. Qwen can have one in some layers only, which is not built here.</summary>
     private static int? ReadWindow(ConfigReader config, string type)
     {
         if (type == "llama" || type != "mistral" && !config.Flag("use_sliding_window", false))
             return null;
-        int? window = config.OptionalInteger("sliding_window");
+        int? window = config.OptionalInteger("sliding_window", DefaultWindow);
         if (window is null || type == "mistral")
             return window;
         int layers = config.Integer("num_hidden_layers");

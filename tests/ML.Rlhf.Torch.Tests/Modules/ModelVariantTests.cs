@@ -126,6 +126,20 @@ public sealed class ModelVariantTests : IDisposable
              "layer_types": ["full_attention", "sliding_attention"]}
             """));
 
+    [Theory]
+    [InlineData("", 4096)] // what transformers takes where the file says nothing
+    [InlineData("\"sliding_window\": null,", null)]
+    [InlineData("\"sliding_window\": 7,", 7)]
+    public void A_Mistral_has_a_window_unless_its_file_says_that_it_has_none(string setting, int? expected)
+    {
+        File.WriteAllText(Path.Combine(_folder, "config.json"), $$"""
+            {"model_type": "mistral", "num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 16, "intermediate_size": 8,
+             {{setting}} "max_position_embeddings": 8192, "vocab_size": 61}
+            """);
+
+        Assert.Equal(expected, ((LlamaArchitecture)PretrainedConfig.Read(_folder).Architecture).SlidingWindow);
+    }
+
     [Fact]
     public void A_classifier_of_several_labels_is_no_reward_model() => Assert.Equal(
         "it has 2 labels, and a reward model has one.",
