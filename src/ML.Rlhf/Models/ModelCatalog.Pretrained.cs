@@ -81,10 +81,18 @@ public sealed partial class ModelCatalog
         {
             var ownTokenizer = tokenizer ?? PretrainedTokenizer.Read(folder, endOfText: null);
             var module = read(folder);
-            var architecture = architectureOf(module);
-            return LanguageModel.Build(
-                module, Fitting(ownTokenizer, architecture, given: tokenizer is not null), architecture,
-                built => built.to(Devices.Of(_context)), wrap);
+            try
+            {
+                var architecture = architectureOf(module);
+                return LanguageModel.Build(
+                    module, Fitting(ownTokenizer, architecture, given: tokenizer is not null), architecture,
+                    built => built.to(Devices.Of(_context)), wrap);
+            }
+            catch
+            {
+                module.Dispose();
+                throw;
+            }
         }
         catch (Exception e)
         {

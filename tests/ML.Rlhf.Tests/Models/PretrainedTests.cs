@@ -98,7 +98,9 @@ public sealed class PretrainedTests : IDisposable
         using var small = Tiny.Train(Tiny.Letters);
         ML.Rlhf.Torch.Checkpoints.Pretrained.Save(small.Network, _folder);
 
+        long before = TorchSharp.DisposeScopeManager.Statistics.TensorStatistics.ThreadTotalLiveCount;
         var error = Assert.Throws<ArgumentException>(() => _models.FromPretrained(_folder, Tiny.Bpe));
+        Assert.Equal(before, TorchSharp.DisposeScopeManager.Statistics.TensorStatistics.ThreadTotalLiveCount);
 
         Assert.StartsWith(
             $"The tokenizer has {Tiny.Bpe.VocabularySize} tokens, but the model only {Tiny.Letters.VocabularySize}.", error.Message,
