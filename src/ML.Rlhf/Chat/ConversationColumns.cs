@@ -69,7 +69,7 @@ internal sealed record ConversationColumns(string? Messages, string? Roles, stri
                 ? [.. document.RootElement.EnumerateArray().Select((message, i) => Message(message, i + 1))]
                 : throw new FormatException($"it is {Describe(document.RootElement)}, not a list");
         }
-        catch (Exception e) when (e is JsonException or FormatException)
+        catch (Exception e) when (e is JsonException or FormatException or InvalidOperationException) // half of a surrogate pair
         {
             throw new InvalidOperationException(
                 $"Row {row} has no conversation in column '{Messages}': {e.Message.TrimEnd('.')}. It begins \"{Texts.Shorten(json)}\". " +

@@ -184,6 +184,7 @@ public sealed class ConversationTests : IDisposable
     [InlineData("""[{"role": "user", "content": "a"}, {"role": "user"}]""", "message 2 has no 'content'")]
     [InlineData("""[{"role": "user", "content": null}]""", "the 'content' of message 1 is null, not a text")]
     [InlineData("""[{"role": "user", "content": [{"type": "text", "text": "a"}]}]""", "the 'content' of message 1 is a list, not a text")]
+    [InlineData("""[{"role": "user", "content": "\ud83d"}]""", "Cannot read incomplete UTF-16 JSON text as string")]
     [InlineData("""[{"role": "assistant", "content": "", "tool_calls": [{}]}]""", "message 1 has 'tool_calls', which are not supported")]
     public void A_row_without_a_conversation_is_named_with_the_fix(string json, string reason)
     {
