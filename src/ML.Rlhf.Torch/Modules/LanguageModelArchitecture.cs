@@ -1,4 +1,5 @@
 using System.Text.Json;
+using System.Text.Json.Nodes;
 using System.Text.Json.Serialization;
 
 namespace ML.Rlhf;
@@ -9,7 +10,7 @@ namespace ML.Rlhf;
 /// Qwen3. <see cref="LstmArchitecture"/> is what came before attention, <see cref="EncoderDecoderArchitecture"/> the original transformer,
 /// which reads the prompt apart from the completion.
 /// </remarks>
-[JsonPolymorphic(TypeDiscriminatorPropertyName = "family")]
+[JsonPolymorphic(TypeDiscriminatorPropertyName = Family)]
 [JsonDerivedType(typeof(GptArchitecture), "gpt")]
 [JsonDerivedType(typeof(LlamaArchitecture), "llama")]
 [JsonDerivedType(typeof(EncoderDecoderArchitecture), "encoder-decoder")]
@@ -17,6 +18,8 @@ namespace ML.Rlhf;
 [JsonDerivedType(typeof(EncoderArchitecture), "encoder")]
 public abstract record LanguageModelArchitecture
 {
+    private const string Family = "family";
+
     private protected LanguageModelArchitecture() { }
 
     /// <summary>Layers, one after another.</summary>
@@ -66,8 +69,10 @@ public abstract record LanguageModelArchitecture
     {
         try
         {
-            var architecture = JsonSerializer.Deserialize<LanguageModelArchitecture>(json, Json)
-                ?? throw new JsonException("it is null");
+            var document = JsonNode.Parse(json);
+            if (document is JsonObject shape && !shape.ContainsKey(Family))
+                shape.Add(Family, "gpt"); // saved before there was any other
+            var architecture = document.Deserialize<LanguageModelArchitecture>(Json) ?? throw new JsonException("it is null");
             architecture.Validate();
             return architecture;
         }

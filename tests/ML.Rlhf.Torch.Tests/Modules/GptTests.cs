@@ -192,8 +192,15 @@ public class GptTests
         for (int length = 0; length < json.Length - 1; length++)
             Assert.Throws<FormatException>(() => GptArchitecture.FromJson(json.AsSpan(0, length)));
         Assert.Throws<FormatException>(() => GptArchitecture.FromJson("null"u8));
+        Assert.Throws<FormatException>(() => GptArchitecture.FromJson("[]"u8));
+        Assert.Throws<FormatException>(() => GptArchitecture.FromJson("""{"Layers": 1, "Layers": 1}"""u8));
         Assert.Throws<FormatException>(() => GptArchitecture.FromJson("""{"Layers": 1}"""u8));
     }
+
+    [Fact]
+    public void An_architecture_that_names_no_family_is_a_GPT_from_before_there_were_others() => Assert.Equal(
+        GptArchitecture.Nano, GptArchitecture.FromJson(
+            """{"Layers": 3, "Heads": 3, "Width": 48, "ContextLength": 64, "VocabularySize": 512}"""u8));
 
     private static void AssertSameWeights(Gpt expected, Gpt actual)
     {
