@@ -67,13 +67,16 @@ public static class Pretrained
     /// <param name="folder">Made if it does not exist; a model that is there is replaced.</param>
     /// <param name="type">Type of the numbers in the file; those of 16 bits take half the space, and are rounded.</param>
     /// <param name="endToken">The id of the token that ends a text, for the configuration; null for none.</param>
+    /// <param name="beginToken">The id of the token that a text begins with; null where that is the one that ends the text before.</param>
     /// <exception cref="NotSupportedException">Transformers has no such model.</exception>
     /// <exception cref="IOException">The files cannot be written.</exception>
-    public static void Save(CausalLanguageModel model, string folder, WeightType type = WeightType.Float32, int? endToken = null)
+    public static void Save(
+        CausalLanguageModel model, string folder, WeightType type = WeightType.Float32, int? endToken = null, int? beginToken = null)
     {
         ArgumentNullException.ThrowIfNull(model);
         using var merged = model.HasAdapters ? model.Clone() : null;
-        Save(folder, PretrainedConfig.Write(model.Architecture, scalar: false, endToken), (merged ?? model).CheckpointTensors, type);
+        var config = PretrainedConfig.Write(model.Architecture, scalar: false, endToken, beginToken);
+        Save(folder, config, (merged ?? model).CheckpointTensors, type);
     }
 
     /// <summary>Writes a reward model as a sequence classifier with one label.</summary>
@@ -81,12 +84,14 @@ public static class Pretrained
     /// <see cref="ScalarGpt.Gain"/> is multiplied into the head. Transformers' head has no bias: the model's is written as
     /// <c>score.bias</c>, which is read here and left out there, so that scores differ by a constant, and preferences by nothing.
     /// </remarks>
-    /// <inheritdoc cref="Save(CausalLanguageModel, string, WeightType, int?)"/>
-    public static void Save(ScalarGpt model, string folder, WeightType type = WeightType.Float32, int? endToken = null)
+    /// <inheritdoc cref="Save(CausalLanguageModel, string, WeightType, int?, int?)"/>
+    public static void Save(
+        ScalarGpt model, string folder, WeightType type = WeightType.Float32, int? endToken = null, int? beginToken = null)
     {
         ArgumentNullException.ThrowIfNull(model);
         using var merged = model.Trunk.HasAdapters ? model.Clone() : null;
-        Save(folder, PretrainedConfig.Write(model.Trunk.Architecture, scalar: true, endToken), (merged ?? model).NormalizedTensors, type);
+        var config = PretrainedConfig.Write(model.Trunk.Architecture, scalar: true, endToken, beginToken);
+        Save(folder, config, (merged ?? model).NormalizedTensors, type);
     }
 
     /// <summary>The parameters of a model by the names that they have in Hugging Face's files, to compare gradients with.</summary>

@@ -7,8 +7,7 @@ namespace ML.Rlhf.Torch.Checkpoints;
 /// <summary>What <c>config.json</c> says of a language model, in the forms that transformers 4 and 5 write.</summary>
 /// <param name="Architecture">The shape.</param>
 /// <param name="IsScalar">Whether the model is a sequence classifier with one label: a reward model.</param>
-/// <param name="EndTokens">The ids that end a text; none where the file does not say.</param>
-internal sealed record PretrainedConfig(LanguageModelArchitecture Architecture, bool IsScalar, int[] EndTokens)
+internal sealed record PretrainedConfig(LanguageModelArchitecture Architecture, bool IsScalar)
 {
     public const string FileName = "config.json";
 
@@ -47,9 +46,8 @@ internal sealed record PretrainedConfig(LanguageModelArchitecture Architecture, 
         if (scalar)
             architecture = architecture with { TiedHead = true }; // a classifier has no head of the vocabulary
         config.Include(architecture.Validate);
-        int[] endTokens = config.Integers("eos_token_id");
         config.Throw(path);
-        return new PretrainedConfig(architecture, scalar, endTokens);
+        return new PretrainedConfig(architecture, scalar);
     }
 
     private static void RequireOneLabel(ConfigReader config)
@@ -201,8 +199,9 @@ internal sealed record PretrainedConfig(LanguageModelArchitecture Architecture, 
     /// <param name="architecture">The shape.</param>
     /// <param name="scalar">Whether it is that of a reward model.</param>
     /// <param name="endToken">The id that ends a text, or null.</param>
+    /// <param name="beginToken">The id that a text begins with; null where that is the one that ends the text before.</param>
     /// <exception cref="NotSupportedException">No model type of transformers has this combination of settings.</exception>
-    public static JsonObject Write(LanguageModelArchitecture architecture, bool scalar, int? endToken)
+    public static JsonObject Write(LanguageModelArchitecture architecture, bool scalar, int? endToken, int? beginToken = null)
     {
         string type = TypeOf(architecture);
         string kind = scalar ? Classifier : architecture is GptArchitecture ? "LMHeadModel" : "ForCausalLM";
@@ -212,7 +211,7 @@ internal sealed record PretrainedConfig(LanguageModelArchitecture Architecture, 
             ["model_type"] = type,
             ["vocab_size"] = architecture.VocabularySize,
             ["tie_word_embeddings"] = architecture.TiedHead,
-            ["bos_token_id"] = endToken,
+            ["bos_token_id"] = beginToken ?? endToken,
             ["eos_token_id"] = endToken,
         };
         if (scalar)

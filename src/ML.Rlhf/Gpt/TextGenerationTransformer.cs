@@ -236,7 +236,7 @@ public sealed partial class TextGenerationTransformer : ITransformer, IDisposabl
     public void SavePretrained(string folder, WeightType weights = WeightType.Float32)
     {
         Tokenizer.SavePretrained(folder); // first: it refuses tokenizers that have no such form
-        Pretrained.Save(Network, folder, weights, Tokenizer.EndOfText);
+        Pretrained.Save(Network, folder, weights, Tokenizer.EndOfText, Tokenizer.BeginningOfText);
         PretrainedSampling.Write(Sampling, Tokenizer, folder);
         ChatTemplateFiles.Write(ChatTemplate, folder);
     }

@@ -55,6 +55,8 @@ internal static class PretrainedSampling
             ["max_new_tokens"] = sampling.MaxNewTokens,
             ["do_sample"] = sampling.Temperature > 0,
         };
+        if (tokenizer.BeginningOfText is { } beginning)
+            config["bos_token_id"] = beginning;
         if (sampling.Temperature > 0)
         {
             config["temperature"] = Written(sampling.Temperature);

@@ -128,7 +128,7 @@ public sealed partial class RewardTransformer : ITransformer, IDisposable, IMode
     public void SavePretrained(string folder, WeightType weights = WeightType.Float32)
     {
         Tokenizer.SavePretrained(folder); // first: it refuses tokenizers that have no such form
-        Pretrained.Save(Scalar, folder, weights, Tokenizer.EndOfText);
+        Pretrained.Save(Scalar, folder, weights, Tokenizer.EndOfText, Tokenizer.BeginningOfText);
     }
 
     /// <summary>True: a row of the output needs one row of the input.</summary>

@@ -1,5 +1,5 @@
+using System.Text.Json.Nodes;
 using Microsoft.ML;
-using ML.Rlhf.TestSupport;
 
 namespace ML.Rlhf.Tests.Data;
 
@@ -43,6 +43,29 @@ public class BeginningOfTextTests
 
         Assert.Equal([First, .. Tokenizer.Encode("dog"), Tokenizer.EndOfText], documents[1].ToArray());
         Assert.Throws<InvalidOperationException>(() => Tokenization.Documents(Data("", ""), "Text", Tokenizer, s_none));
+    }
+
+    [Theory]
+    [InlineData("config.json"), InlineData("generation_config.json")]
+    public void A_pretrained_folder_names_it(string file)
+    {
+        using var model = Tiny.Train(Tokenizer);
+        string folder = Directory.CreateTempSubdirectory("ML.Rlhf.Tests-").FullName;
+        try
+        {
+            model.SavePretrained(folder);
+            using var loaded = _ml.Rlhf().Models.FromPretrained(folder);
+
+            var config = JsonNode.Parse(File.ReadAllText(Path.Combine(folder, file)))!;
+            Assert.Equal(First, (int)config["bos_token_id"]!);
+            Assert.Equal(Tokenizer.EndOfText, (int)config["eos_token_id"]!);
+            Assert.Equal(First, loaded.Tokenizer.BeginningOfText);
+            Assert.Equal(model.Generate("the cat"), loaded.Generate("the cat"));
+        }
+        finally
+        {
+            Directory.Delete(folder, recursive: true);
+        }
     }
 
     [Fact]
