@@ -48,20 +48,6 @@ internal sealed class ConfigReader(JsonElement config)
         return null;
     }
 
-    /// <summary>One whole number, or several: both are written. Nothing where it is absent.</summary>
-    public int[] Integers(string name)
-    {
-        if (!Has(name))
-            return [];
-        var value = config.GetProperty(name);
-        int?[] numbers = [.. (value.ValueKind == JsonValueKind.Array ? value.EnumerateArray().ToArray() : [value])
-            .Select(v => v.ValueKind == JsonValueKind.Number && v.TryGetInt32(out int i) ? i : (int?)null)];
-        if (!numbers.Contains(null))
-            return [.. numbers.Select(n => n!.Value)];
-        Problem($"{name} is {Shown(name)}, but must be a whole number or several");
-        return [];
-    }
-
     /// <summary>Texts; nothing where they are absent.</summary>
     public string[] Texts(string name)
     {

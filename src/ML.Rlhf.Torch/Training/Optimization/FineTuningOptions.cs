@@ -7,6 +7,8 @@ namespace ML.Rlhf
     /// <summary>What every trainer that starts from a model lets you choose.</summary>
     public abstract record FineTuningOptions : OptimizationOptions
     {
+        private protected FineTuningOptions() { }
+
         /// <summary>Trains adapters beside the model's weights, instead of the weights themselves.</summary>
         /// <value>Null, the default, trains all weights of a copy.</value>
         public LoraOptions? Lora { get; init; }
