@@ -4,7 +4,10 @@ using static TorchSharp.torch;
 
 namespace ML.Rlhf.Torch.Tests.Checkpoints;
 
-/// <summary>At the size of GPT-2 (124 million parameters) memory holds the weights once, whether they are read or written.</summary>
+/// <summary>
+/// At the size of GPT-2 (124 million parameters) memory holds the weights once, whether they are read or written. The rest of the test
+/// process moves the numbers by some tens of megabytes; VerifyImportTests measures a process of its own.
+/// </summary>
 [Trait("Tier", "Slow")]
 public sealed class PretrainedMemoryTests : IDisposable
 {
@@ -15,7 +18,7 @@ public sealed class PretrainedMemoryTests : IDisposable
     [Theory]
     [InlineData("F32", 4)]
     [InlineData("BF16", 2)]
-    public void Reading_takes_a_tenth_of_the_weights_at_most_besides_the_weights(string type, int bytesOfANumber)
+    public void Reading_takes_a_fifth_of_the_weights_at_most_besides_the_weights(string type, int bytesOfANumber)
     {
         using var scope = NewDisposeScope();
         long numbers = WriteRandomGpt2(type, bytesOfANumber);
@@ -26,11 +29,11 @@ public sealed class PretrainedMemoryTests : IDisposable
 
         long growth = ResidentGrowth(() => weights.ReadAll(targets, "transformer.", _ => false));
 
-        Assert.InRange(growth, long.MinValue, 4 * numbers / 10);
+        Assert.InRange(growth, long.MinValue, 4 * numbers / 5); // less than the largest tensor: it is not held whole either
     }
 
     [Fact]
-    public void Writing_takes_a_tenth_of_the_weights_at_most_besides_the_weights()
+    public void Writing_takes_a_fifth_of_the_weights_at_most_besides_the_weights()
     {
         using var scope = NewDisposeScope();
         var tensors = Gpt2().Select(t => (t.Name, Tensor: rand(t.Shape))).ToArray();
@@ -39,7 +42,7 @@ public sealed class PretrainedMemoryTests : IDisposable
         long growth = ResidentGrowth(() => PretrainedWeights.Write(
             _folder, tensors.Select(t => (t.Name, t.Tensor.dim() == 2 ? t.Tensor.t() : t.Tensor)), 200_000_000, ScalarType.BFloat16));
 
-        Assert.InRange(growth, long.MinValue, bytes / 10);
+        Assert.InRange(growth, long.MinValue, bytes / 5);
     }
 
     private static IEnumerable<(string Name, long[] Shape)> Gpt2()
