@@ -28,9 +28,16 @@ internal static class ChatTemplateFiles
             using var json = ReadJson(Path.Combine(folder, file));
             if (json is null)
                 continue;
-            ReadTokens(json.RootElement, tokens);
-            if (file == ConfigurationFile && json.RootElement.TryGetProperty("chat_template", out var value))
-                ReadTemplates(value, templates, Path.Combine(folder, file));
+            try
+            {
+                ReadTokens(json.RootElement, tokens);
+                if (file == ConfigurationFile && json.RootElement.TryGetProperty("chat_template", out var value))
+                    ReadTemplates(value, templates, Path.Combine(folder, file));
+            }
+            catch (InvalidOperationException e) // half of a surrogate pair
+            {
+                throw new FormatException($"'{Path.Combine(folder, file)}' has a text that is not well-formed Unicode: {e.Message}", e);
+            }
         }
         if (ReadText(Path.Combine(folder, TemplateFile)) is { } alone) // newer than the configuration, where both are there
             templates[Default] = alone;

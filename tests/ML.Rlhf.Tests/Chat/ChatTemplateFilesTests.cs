@@ -66,6 +66,8 @@ public sealed class ChatTemplateFilesTests : IDisposable
     [InlineData("[]", "is no JSON object")]
     [InlineData("""{"chat_template": 1}""", "'chat_template' is neither a text nor a list of named texts")]
     [InlineData("""{"chat_template": [{"name": "a"}]}""", "each item of 'chat_template' needs a 'name' and a 'template'")]
+    [InlineData("""{"chat_template": "\ud800"}""", "has a text that is not well-formed Unicode")]
+    [InlineData("""{"chat_template": "", "eos_token": {"content": "\ud800"}}""", "has a text that is not well-formed Unicode")]
     [InlineData("""{"chat_template": "{% if %}"}""", "The chat template cannot be read: line 1: ")]
     public void A_damaged_configuration_is_refused(string json, string reason)
     {
