@@ -41,7 +41,7 @@ internal static class EncoderCheckpoint
             using var scope = NewDisposeScope(); // an embedding gives a new tensor each time it is asked for its weight
             weights.ReadAll(
                 model.CheckpointTensors().Select(t => (NameIn(weights, t.Name, model.CheckpointPrefix), t.Target)), model.CheckpointPrefix,
-                name => s_ignorable.Any(name.EndsWith));
+                name => s_ignorable.Any(end => name.EndsWith(end, StringComparison.Ordinal)));
             model.eval();
             return model;
         }

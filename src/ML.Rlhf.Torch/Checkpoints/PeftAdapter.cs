@@ -15,6 +15,13 @@ internal static class PeftAdapter
     private const string WeightsFile = "adapter_model.safetensors", Unfinished = ".tmp";
     private const string Prefix = "base_model.model.", PartA = ".lora_A.weight", PartB = ".lora_B.weight";
 
+    /// <summary>Takes away the adapters of a folder, if it has any.</summary>
+    public static void Delete(string folder)
+    {
+        File.Delete(Path.Combine(folder, PeftConfig.FileName));
+        File.Delete(Path.Combine(folder, WeightsFile));
+    }
+
     /// <summary>Writes the adapters of a model; what is there is replaced.</summary>
     /// <param name="folder">Made if it does not exist.</param>
     /// <param name="model">A model with adapters.</param>
@@ -136,7 +143,7 @@ internal static class PeftAdapter
         foreach (string name in inFile.Keys.Except(waiting.Keys))
             comparison.Extra(name);
         foreach (string target in config.Targets.Where(target =>
-            !waiting.Keys.Any(name => name.EndsWith(PartA) && CausalLanguageModel.Means(target, name[..^PartA.Length]))))
+            !waiting.Keys.Any(name => name.EndsWith(PartA, StringComparison.Ordinal) && CausalLanguageModel.Means(target, name[..^PartA.Length]))))
             comparison.Missing(target + PartA);
         if (comparison.Problem() is { } problem)
             throw new FormatException(

@@ -146,6 +146,7 @@ public static class Pretrained
         using var scope = NewDisposeScope();
         using var noGrad = no_grad();
         PretrainedWeights.Write(folder, tensors(), DefaultShardBytes, type.ScalarType());
+        PeftAdapter.Delete(folder); // transformers would put the adapters of the model before onto this one
         File.WriteAllText(Path.Combine(folder, PretrainedConfig.FileName), config.ToJsonString(s_indented) + "\n", new UTF8Encoding(false));
     }
 
@@ -181,8 +182,8 @@ public static class Pretrained
         long there = weights.Tensors.Values.Sum(tensor => tensor.Shape.Aggregate(1L, (product, size) => product * size));
         if (architecture.ParameterCount / 4 > there + MuchLess)
             throw new FormatException(
-                $"'{folder}' has a {PretrainedConfig.FileName} of a model with {architecture.ParameterCount} parameters, but weights of only " +
-                $"{there} numbers. Check that both belong together, and download or save the model again.");
+                $"'{folder}' has a {PretrainedConfig.FileName} of a model with {architecture.ParameterCount} parameters, but weights of " +
+                $"only {there} numbers. Check that both belong together, and download or save the model again.");
     }
 
     private const long MuchLess = 1 << 20;

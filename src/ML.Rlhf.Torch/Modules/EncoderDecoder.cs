@@ -222,7 +222,7 @@ public sealed class EncoderDecoder : Module
     /// <param name="cache">What was read before; the new token's keys and values are appended.</param>
     /// <returns>Hidden states, (B, 1, C).</returns>
     /// <exception cref="ArgumentException">The token reaches past the context or the cache's capacity.</exception>
-    public Tensor DecodeNext(Tensor ids, EncoderDecoderCache cache)
+    internal Tensor DecodeNext(Tensor ids, EncoderDecoderCache cache)
     {
         using var scope = NewDisposeScope();
         if (ids.shape[1] != 1)
@@ -295,7 +295,7 @@ public sealed class EncoderDecoder : Module
 }
 
 /// <summary>What a decoder need not compute again: keys and values of the source, once, and of the target's tokens so far.</summary>
-public sealed class EncoderDecoderCache : DecodingCache
+internal sealed class EncoderDecoderCache : DecodingCache
 {
     private readonly (Tensor Keys, Tensor Values)[] _sources; // per layer (B, H, S, C/H)
 

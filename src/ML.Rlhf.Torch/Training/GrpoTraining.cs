@@ -11,7 +11,8 @@ namespace ML.Rlhf.Torch.Training;
 /// there even where its coefficient is 0, because the divergence is always reported.
 /// </summary>
 internal sealed class GrpoTraining(
-    CausalLanguageModel policy, CausalLanguageModel reference, EpisodeScorer scorer, int endToken, GrpoHyperparameters options, TrainingRun run,
+    CausalLanguageModel policy, CausalLanguageModel reference, EpisodeScorer scorer, int endToken, GrpoHyperparameters options,
+    TrainingRun run,
     EpisodeScorer? goldScorer = null)
 {
     /// <summary>Runs all updates.</summary>

@@ -151,7 +151,8 @@ namespace ML.Rlhf.Torch.Training
         /// <param name="validation">Held-out answers, measured after each epoch, or null.</param>
         /// <param name="options">Validated hyperparameters.</param>
         /// <param name="run">Device, randomness, progress.</param>
-        public static void Run(CausalLanguageModel model, FeedbackData feedback, FeedbackData? validation, KtoHyperparameters options, TrainingRun run)
+        public static void Run(
+            CausalLanguageModel model, FeedbackData feedback, FeedbackData? validation, KtoHyperparameters options, TrainingRun run)
         {
             model.eval(); // no dropout: policy and reference go through the same network
 
@@ -185,7 +186,8 @@ namespace ML.Rlhf.Torch.Training
         }
 
         /// <summary>Adds the gradient of the mean loss over some answers.</summary>
-        internal static Statistics AccumulateGradients(CausalLanguageModel model, ReferencedFeedback data, int[] batch, KtoHyperparameters options)
+        internal static Statistics AccumulateGradients(
+            CausalLanguageModel model, ReferencedFeedback data, int[] batch, KtoHyperparameters options)
         {
             using var scope = NewDisposeScope();
             int[][] parts = [.. batch.Chunk(options.MicroBatchSize ?? batch.Length)];
@@ -230,7 +232,8 @@ namespace ML.Rlhf.Torch.Training
 
         /// <summary>The weighted loss of each answer, (b).</summary>
         private static Tensor PerAnswer(
-            CausalLanguageModel model, ReferencedFeedback data, int[] rows, Tensor referencePoint, KtoHyperparameters options, Statistics statistics)
+            CausalLanguageModel model, ReferencedFeedback data, int[] rows, Tensor referencePoint, KtoHyperparameters options,
+            Statistics statistics)
         {
             using var scope = NewDisposeScope();
             bool[] labels = [.. rows.Select(row => data.Feedback.Desirable[row])];
@@ -243,7 +246,8 @@ namespace ML.Rlhf.Torch.Training
         }
 
         /// <summary>log π and log π − log π_ref of some rows, (b).</summary>
-        private static (Tensor LogProbs, Tensor LogRatios) LogRatios(CausalLanguageModel model, CompletionData data, float[] reference, int[] rows)
+        private static (Tensor LogProbs, Tensor LogRatios) LogRatios(
+            CausalLanguageModel model, CompletionData data, float[] reference, int[] rows)
         {
             using var scope = NewDisposeScope();
             var logProbs = AnswerBatch.Create([.. rows.Select(row => (data, row))], model.Device).LogProbs(model);

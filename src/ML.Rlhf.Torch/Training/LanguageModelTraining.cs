@@ -53,7 +53,8 @@ namespace ML.Rlhf.Torch.Training
         /// <param name="validation">The same of held-out documents, or null.</param>
         /// <param name="options">Validated hyperparameters.</param>
         /// <param name="run">Device, randomness, progress.</param>
-        public static void Run(CausalLanguageModel model, TokenSequences corpus, TokenSequences? validation, GptHyperparameters options, TrainingRun run)
+        public static void Run(
+            CausalLanguageModel model, TokenSequences corpus, TokenSequences? validation, GptHyperparameters options, TrainingRun run)
         {
             var random = new RandomStream(run.Seed);
             Dropout.Begin(model, options.Dropout, run);

@@ -105,7 +105,8 @@ namespace ML.Rlhf.Torch.Training
         /// Adds the gradient of some pairs: the mean over the chosen answers' tokens of −log π + β · the mean over pairs of the odds
         /// ratio's loss.
         /// </summary>
-        internal static Statistics AccumulateGradients(CausalLanguageModel model, PreferenceData data, int[] batch, OrpoHyperparameters options)
+        internal static Statistics AccumulateGradients(
+            CausalLanguageModel model, PreferenceData data, int[] batch, OrpoHyperparameters options)
         {
             var statistics = new Statistics();
             long tokens = ChosenTokens(data, batch);
@@ -132,7 +133,8 @@ namespace ML.Rlhf.Torch.Training
 
         /// <summary>What some pairs add to the loss of all pairs, a scalar, from one forward pass over all answers.</summary>
         private static Tensor PartLoss(
-            CausalLanguageModel model, PreferenceData data, int[] part, int allPairs, long allTokens, OrpoHyperparameters options, Statistics statistics)
+            CausalLanguageModel model, PreferenceData data, int[] part, int allPairs, long allTokens, OrpoHyperparameters options,
+            Statistics statistics)
         {
             using var scope = NewDisposeScope();
             var batch = AnswerBatch.Create(data, part, model.Device);

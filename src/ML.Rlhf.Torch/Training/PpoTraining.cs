@@ -11,7 +11,8 @@ namespace ML.Rlhf.Torch.Training;
 /// policy began; and whatever scores the episodes. They share no storage, but for a value function whose trunk is the policy itself.
 /// </summary>
 internal sealed class PpoTraining(
-    CausalLanguageModel policy, ScalarGpt value, CausalLanguageModel reference, EpisodeScorer scorer, int endToken, PpoHyperparameters options, TrainingRun run,
+    CausalLanguageModel policy, ScalarGpt value, CausalLanguageModel reference, EpisodeScorer scorer, int endToken,
+    PpoHyperparameters options, TrainingRun run,
     EpisodeScorer? goldScorer = null)
 {
     private readonly bool _sharedTrunk = ReferenceEquals(value.Trunk, policy);

@@ -203,7 +203,8 @@ namespace ML.Rlhf.Torch.Training
         /// <param name="sampling">How to draw.</param>
         /// <param name="endToken">The token that ends an answer.</param>
         /// <param name="run">Randomness and cancellation.</param>
-        public static TokenSequences Draw(CausalLanguageModel policy, RankingData data, SamplingOptions sampling, int endToken, TrainingRun run)
+        public static TokenSequences Draw(
+            CausalLanguageModel policy, RankingData data, SamplingOptions sampling, int endToken, TrainingRun run)
         {
             int[][] prompts = [.. new RandomStream(run.Seed, key: 1).Permutation(data.Count).Take(Count).Select(data.Prompt)];
             var samples = new TokenSequences();

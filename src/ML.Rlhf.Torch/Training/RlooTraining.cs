@@ -10,7 +10,8 @@ namespace ML.Rlhf.Torch.Training;
 /// less the KL penalty, is above the mean of the other responses to the same prompt.
 /// </summary>
 internal sealed class RlooTraining(
-    CausalLanguageModel policy, CausalLanguageModel reference, EpisodeScorer scorer, int endToken, RlooHyperparameters options, TrainingRun run,
+    CausalLanguageModel policy, CausalLanguageModel reference, EpisodeScorer scorer, int endToken, RlooHyperparameters options,
+    TrainingRun run,
     EpisodeScorer? goldScorer = null)
 {
     /// <summary>Runs all updates.</summary>

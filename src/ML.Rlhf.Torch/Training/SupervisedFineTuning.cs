@@ -56,7 +56,8 @@ namespace ML.Rlhf.Torch.Training
         /// <param name="options">Validated hyperparameters.</param>
         /// <param name="run">Device, randomness, progress.</param>
         public static void Run(
-            CausalLanguageModel model, CompletionData demonstrations, CompletionData? validation, SupervisedFineTuningHyperparameters options,
+            CausalLanguageModel model, CompletionData demonstrations, CompletionData? validation,
+            SupervisedFineTuningHyperparameters options,
             TrainingRun run)
         {
             Dropout.Begin(model, options.Dropout, run);
@@ -96,7 +97,8 @@ namespace ML.Rlhf.Torch.Training
         }
 
         /// <summary>Σ −log p of the labels of some rows.</summary>
-        private static Tensor Sum(CausalLanguageModel model, CompletionData data, int[] rows, SupervisedFineTuningHyperparameters options, TrainingRun run)
+        private static Tensor Sum(
+            CausalLanguageModel model, CompletionData data, int[] rows, SupervisedFineTuningHyperparameters options, TrainingRun run)
         {
             using var scope = NewDisposeScope();
             if (options.Packing)

@@ -129,6 +129,7 @@ public sealed partial class RewardTransformer : ITransformer, IDisposable, IMode
     {
         Tokenizer.SavePretrained(folder); // first: it refuses tokenizers that have no such form
         Pretrained.Save(Scalar, folder, weights, Tokenizer.EndOfText, Tokenizer.BeginningOfText);
+        ChatTemplateFiles.Write(template: null, folder); // what a model before left there
     }
 
     /// <summary>True: a row of the output needs one row of the input.</summary>

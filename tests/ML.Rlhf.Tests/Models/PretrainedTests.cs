@@ -140,6 +140,21 @@ public sealed class PretrainedTests : IDisposable
     }
 
     [Fact]
+    public void The_adapters_of_the_model_that_was_there_before_do_not_stay()
+    {
+        Directory.CreateDirectory(_folder);
+        File.WriteAllText(PathOf("adapter_config.json"), "{}");
+        File.WriteAllText(PathOf("adapter_model.safetensors"), "");
+        File.WriteAllText(PathOf("chat_template.jinja"), "{{ messages }}");
+
+        BpeModel.SavePretrained(_folder);
+
+        Assert.Equal(
+            ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"],
+            Directory.GetFiles(_folder).Select(Path.GetFileName).Order(StringComparer.Ordinal));
+    }
+
+    [Fact]
     public void Weights_that_do_not_fit_the_configuration_are_all_listed()
     {
         BpeModel.SavePretrained(_folder);

@@ -16,7 +16,8 @@ internal sealed record EpisodeLogProbs(Tensor Policy, Tensor Reference, Tensor E
     /// <param name="policy">The model that sampled them.</param>
     /// <param name="reference">The model that the policy is held near.</param>
     /// <param name="options">Temperature and rows per forward pass.</param>
-    public static EpisodeLogProbs Of(EpisodeBatch episodes, CausalLanguageModel policy, CausalLanguageModel reference, PolicyHyperparameters options)
+    public static EpisodeLogProbs Of(
+        EpisodeBatch episodes, CausalLanguageModel policy, CausalLanguageModel reference, PolicyHyperparameters options)
     {
         using var noGrad = no_grad();
         using var scope = NewDisposeScope();

@@ -12,7 +12,8 @@ internal static class PolicyDivergence
     /// Σ_t KL(π(·|s_t) ‖ π_ref(·|s_t)) of each episode, in nats. The divergence of each step is summed over the whole vocabulary, and not
     /// only read at the sampled token: the same expectation with less noise, and never below 0.
     /// </summary>
-    public static double[] PerEpisode(CausalLanguageModel policy, CausalLanguageModel reference, IReadOnlyList<Episode> episodes, double temperature)
+    public static double[] PerEpisode(
+        CausalLanguageModel policy, CausalLanguageModel reference, IReadOnlyList<Episode> episodes, double temperature)
     {
         using var noGrad = no_grad();
         var divergences = new double[episodes.Count];
