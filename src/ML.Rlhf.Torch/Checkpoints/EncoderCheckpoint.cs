@@ -34,22 +34,10 @@ internal static class EncoderCheckpoint
                 name.StartsWith("cls.predictions.", StringComparison.Ordinal) || name.StartsWith("lm_head.", StringComparison.Ordinal)),
         };
         Pretrained.RequireEnough(weights, architecture, folder);
-        using var noGrad = no_grad();
-        var model = new Encoder(architecture);
-        try
-        {
-            using var scope = NewDisposeScope(); // an embedding gives a new tensor each time it is asked for its weight
-            weights.ReadAll(
-                model.CheckpointTensors().Select(t => (NameIn(weights, t.Name, model.CheckpointPrefix), t.Target)), model.CheckpointPrefix,
-                name => s_ignorable.Any(end => name.EndsWith(end, StringComparison.Ordinal)));
-            model.eval();
-            return model;
-        }
-        catch
-        {
-            model.Dispose();
-            throw;
-        }
+        return Pretrained.Fill(
+            weights, new Encoder(architecture),
+            model => model.CheckpointTensors().Select(t => (NameIn(weights, t.Name, model.CheckpointPrefix), t.Target)),
+            name => s_ignorable.Any(end => name.EndsWith(end, StringComparison.Ordinal)));
     }
 
     /// <summary>Writes a model so that transformers reads it.</summary>

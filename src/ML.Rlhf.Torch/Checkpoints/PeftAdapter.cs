@@ -47,12 +47,8 @@ internal static class PeftAdapter
 
         Directory.CreateDirectory(folder);
         string weightsPath = Path.Combine(folder, WeightsFile), configPath = Path.Combine(folder, PeftConfig.FileName);
-        using (var stream = File.Create(weightsPath + Unfinished))
-        {
-            SafetensorsHeader.Write(stream, tensors.Select(t => (t.Name, t.Tensor.shape)), "F32", ("format", "pt"));
-            foreach (var (_, tensor) in tensors)
-                TensorBytes.Write(tensor, ScalarType.Float32, stream);
-        }
+        PretrainedWeights.WriteFile(
+            weightsPath + Unfinished, stream => PretrainedWeights.WriteShard(stream, tensors, ScalarType.Float32, "F32"));
         File.WriteAllText(configPath + Unfinished, config.ToJsonString(s_indented) + "\n");
         File.Move(weightsPath + Unfinished, weightsPath, overwrite: true);
         File.Move(configPath + Unfinished, configPath, overwrite: true);

@@ -34,7 +34,8 @@ public static class Pretrained
         if (config.IsScalar)
             throw new FormatException(
                 $"The model in '{folder}' is a sequence classifier, which scores texts and writes none. Load it as a reward model.");
-        return Fill(folder, config, () => CausalLanguageModel.Create(config.Architecture), model => model.CheckpointTensors());
+        using var weights = OpenWeights(folder, config.Architecture);
+        return Fill(weights, CausalLanguageModel.Create(config.Architecture), model => model.CheckpointTensors(), IsIgnorable);
     }
 
     /// <summary>Reads a reward model: a sequence classifier with one label.</summary>
@@ -47,10 +48,11 @@ public static class Pretrained
             throw new FormatException(
                 $"The model in '{folder}' is no sequence classifier with one label. Load it as a language model, and train a reward " +
                 "model from it.");
-        using var weights = PretrainedWeights.Open(folder);
+        using var weights = OpenWeights(folder, config.Architecture);
         bool hasBias = weights.Tensors.ContainsKey(ScalarGpt.BiasName);
-        return Fill(folder, config, () => new ScalarGpt(CausalLanguageModel.Create(config.Architecture), generator: null),
-            model => model.CheckpointTensors().Where(t => hasBias || t.Name != ScalarGpt.BiasName));
+        return Fill(
+            weights, new ScalarGpt(CausalLanguageModel.Create(config.Architecture), generator: null),
+            model => model.CheckpointTensors().Where(t => hasBias || t.Name != ScalarGpt.BiasName), IsIgnorable);
     }
 
     /// <summary>Reads an encoder: a BERT or a RoBERTa, with or without its head for masked words.</summary>
@@ -150,20 +152,38 @@ public static class Pretrained
         File.WriteAllText(Path.Combine(folder, PretrainedConfig.FileName), config.ToJsonString(s_indented) + "\n", new UTF8Encoding(false));
     }
 
-    private static T Fill<T>(
-        string folder, PretrainedConfig config, Func<T> create, Func<T, IEnumerable<(string Name, Tensor Target)>> tensorsOf)
-        where T : nn.Module
+    /// <summary>Opens the weights of a model whose shape is known.</summary>
+    private static PretrainedWeights OpenWeights(string folder, LanguageModelArchitecture architecture)
     {
         LibTorch.EnsureLoaded();
-        using var weights = PretrainedWeights.Open(folder);
-        RequireEnough(weights, config.Architecture, folder);
-        var model = create();
+        var weights = PretrainedWeights.Open(folder);
         try
         {
-            using var scope = NewDisposeScope();
+            RequireEnough(weights, architecture, folder);
+            return weights;
+        }
+        catch
+        {
+            weights.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>Reads the weights of a new model, which is not left behind when that fails.</summary>
+    /// <param name="weights">Of this model, as far as their number says (<see cref="RequireEnough"/>).</param>
+    /// <param name="model">The new model.</param>
+    /// <param name="tensorsOf">Its tensors by their names in the file, the first of them the trunk's.</param>
+    /// <param name="isIgnorable">Says of a name in the file whether the model may do without it.</param>
+    internal static T Fill<T>(
+        PretrainedWeights weights, T model, Func<T, IEnumerable<(string Name, Tensor Target)>> tensorsOf, Func<string, bool> isIgnorable)
+        where T : nn.Module
+    {
+        try
+        {
+            using var scope = NewDisposeScope(); // an embedding gives a new tensor each time it is asked for its weight
             using var noGrad = no_grad();
             var tensors = tensorsOf(model).ToArray();
-            weights.ReadAll(tensors, Prefix(tensors), Ignorable);
+            weights.ReadAll(tensors, Prefix(tensors), isIgnorable);
             model.eval();
             return model;
         }
@@ -192,7 +212,7 @@ public static class Pretrained
     private static string Prefix((string Name, Tensor)[] tensors) => tensors[0].Name[..(tensors[0].Name.IndexOf('.') + 1)];
 
     /// <summary>Masks and tables that old files carry along, and a tied head's second copy.</summary>
-    private static bool Ignorable(string name) =>
+    private static bool IsIgnorable(string name) =>
         name.EndsWith(".attn.bias", StringComparison.Ordinal) || name.EndsWith(".attn.masked_bias", StringComparison.Ordinal)
         || name.EndsWith("rotary_emb.inv_freq", StringComparison.Ordinal) || name == "lm_head.weight";
 

@@ -78,14 +78,15 @@ internal sealed partial class PretrainedWeights
         return shards;
     }
 
-    private static void WriteFile(string path, Action<Stream> write)
+    internal static void WriteFile(string path, Action<Stream> write)
     {
         using var stream = new FileStream(path, FileMode.Create, FileAccess.Write, FileShare.None);
         write(stream);
         stream.Flush(flushToDisk: true);
     }
 
-    private static void WriteShard(Stream stream, List<(string Name, Tensor Source)> shard, ScalarType type, string typeName)
+    internal static void WriteShard(
+        Stream stream, IReadOnlyList<(string Name, Tensor Source)> shard, ScalarType type, string typeName)
     {
         SafetensorsHeader.Write(stream, shard.Select(t => (t.Name, t.Source.shape)), typeName, ("format", "pt"));
         foreach (var (_, source) in shard)

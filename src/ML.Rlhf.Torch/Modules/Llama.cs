@@ -136,6 +136,7 @@ public sealed class Llama : CausalLanguageModel
     private readonly ModuleList<LlamaLayer> layers;
     private readonly RmsNorm norm;
     private readonly Projection? lm_head;
+    private readonly float[] _frequencies;                                                    // (d/2)
 
     /// <summary>The shape that this model was built with.</summary>
     public new LlamaArchitecture Architecture { get; }
@@ -154,6 +155,8 @@ public sealed class Llama : CausalLanguageModel
         layers = ModuleList(Enumerable.Range(0, architecture.Layers).Select(i => new LlamaLayer(architecture, i)).ToArray());
         norm = new RmsNorm(architecture.Width, architecture.NormEpsilon);
         lm_head = architecture.TiedHead ? null : new Projection(architecture.Width, architecture.VocabularySize, hasBias: false);
+        using (var frequencies = architecture.Positions.Frequencies(architecture.WidthPerHead))
+            _frequencies = frequencies.data<float>().ToArray();
         RegisterComponents();
     }
 
@@ -174,8 +177,7 @@ public sealed class Llama : CausalLanguageModel
         if (dropout > 0)
             x = functional.dropout(x, dropout, training: true);
         ForwardTrace.Add(trace?.HiddenStates, x);
-        var frequencies = Architecture.Positions.Frequencies(Architecture.WidthPerHead).to(x.device);
-        var rotation = Rotation.At(positions, frequencies, Architecture.Positions.Magnitude);
+        var rotation = Rotation.At(positions, tensor(_frequencies, device: x.device), Architecture.Positions.Magnitude);
         var context = new AttentionContext(
             Windowed(mask, ids.shape[1], cache?.Length ?? 0, x.device), (KeyValueCache?)cache, dropout, trace);
         foreach (var layer in layers)
