@@ -1,3 +1,5 @@
+using System.Text.Json.Serialization;
+
 namespace ML.Rlhf.Torch;
 
 /// <summary>
@@ -8,6 +10,7 @@ namespace ML.Rlhf.Torch;
 internal struct RandomStream
 {
     private const ulong GoldenGamma = 0x9E3779B97F4A7C15;
+    [JsonInclude]
     private ulong _state;
 
     public RandomStream(ulong seed, ulong key = 0) => _state = Mix(seed + GoldenGamma) ^ Mix(key * GoldenGamma + 1);

@@ -31,7 +31,7 @@ internal sealed record SequenceOptions : EncoderDecoderHyperparameters;
 /// <summary>A training run on the CPU that remembers its reports.</summary>
 internal sealed class RecordedRun
 {
-    public RecordedRun(int seed = 0, Action<TrainingProgress>? onReport = null) => Run = new TrainingRun(
+    public RecordedRun(int seed = 0, Action<TrainingProgress>? onReport = null, int? cancelAfter = null) => Run = new TrainingRun(
         "Test",
         CPU,
         seed,
@@ -42,7 +42,11 @@ internal sealed class RecordedRun
         },
         log: _ => { },
         warn: message => Warnings.Add(message),
-        checkCanceled: () => { });
+        checkCanceled: () =>
+        {
+            if (Reports.Count > 0 && Reports[^1].Step >= cancelAfter)
+                throw new OperationCanceledException();
+        });
 
     public TrainingRun Run { get; }
 

@@ -101,12 +101,16 @@ namespace ML.Rlhf.Torch.Training
             var held = validation is null ? null : ReferencedPreferences.Create(model, validation, run);
 
             using var optimizer = new AdamW(options, model);
-            int stepsPerEpoch = Batches.Count(preferences.Count, options.BatchSize), totalSteps = stepsPerEpoch * options.Epochs, step = 0;
+            int stepsPerEpoch = Batches.Count(preferences.Count, options.BatchSize), totalSteps = stepsPerEpoch * options.Epochs;
             LearningRateSchedule.WarnOfLongWarmup(options, totalSteps, run);
 
-            foreach (int[] batch in Batches.Shuffled(preferences.Count, options.BatchSize, options.Epochs, new RandomStream(run.Seed)))
+            var batches = new ForwardReader<int[]>(
+                Batches.Shuffled(preferences.Count, options.BatchSize, options.Epochs, new RandomStream(run.Seed)));
+
+            foreach (int step in run.Steps(
+                new RunStart(options, totalSteps, [model], ("Data", preferences), ("ValidationData", validation)), ("optimizer", optimizer)))
             {
-                run.ThrowIfCanceled();
+                int[] batch = batches.At(step);
 
                 // 2. Mean loss over the pairs of the whole batch, one micro-batch after another.
                 optimizer.ZeroGradients();
@@ -117,10 +121,9 @@ namespace ML.Rlhf.Torch.Training
                 double norm = optimizer.Step(learningRate);
 
                 // 4. Measure after each epoch, and report.
-                step++;
                 run.CountTokens(AnswerBatch.TokenCount(preferences, batch));
-                bool measure = held is not null && step % stepsPerEpoch == 0;
-                run.Report(statistics.Progress(run, step, totalSteps, measure ? Loss(model, held!, options) : null, learningRate, norm));
+                bool measure = held is not null && (step + 1) % stepsPerEpoch == 0;
+                run.Report(statistics.Progress(run, step + 1, totalSteps, measure ? Loss(model, held!, options) : null, learningRate, norm));
             }
         }
 

@@ -68,16 +68,19 @@ namespace ML.Rlhf.Torch.Training
             EncoderDecoder model, SequencePairs pairs, SequencePairs? validation, EncoderDecoderHyperparameters options, TrainingRun run)
         {
             model.Dropout = options.Dropout;
-            Dropout.Seed(options.Dropout, run);
             using var optimizer = new AdamW(options, model);
-            int stepsPerEpoch = Batches.Count(pairs.Count, options.BatchSize), totalSteps = stepsPerEpoch * options.Epochs, step = 0;
+            int stepsPerEpoch = Batches.Count(pairs.Count, options.BatchSize), totalSteps = stepsPerEpoch * options.Epochs;
             LearningRateSchedule.WarnOfLongWarmup(options, totalSteps, run);
 
-            foreach (int[] batch in Batches.ShuffledByLength(
-                pairs.Count, options.BatchSize, options.Epochs, pairs.Length, new RandomStream(run.Seed)))
+            var batches = new ForwardReader<int[]>(
+                Batches.ShuffledByLength(pairs.Count, options.BatchSize, options.Epochs, pairs.Length, new RandomStream(run.Seed)));
+
+            foreach (int step in run.Steps(
+                new RunStart(options, totalSteps, [model], ("Data", pairs), ("ValidationData", validation)), ("optimizer", optimizer)))
             {
-                run.ThrowIfCanceled();
+                int[] batch = batches.At(step);
                 model.train();
+                Dropout.Seed(options.Dropout, run, step);
 
                 // 1. Mean loss over the target tokens of the whole batch, one micro-batch after another.
                 optimizer.ZeroGradients();
@@ -96,10 +99,9 @@ namespace ML.Rlhf.Torch.Training
                 double norm = optimizer.Step(learningRate);
 
                 // 3. Measure after each epoch, and report.
-                step++;
                 run.CountTokens(batch.Sum(row => (long)pairs.Length(row)));
-                bool measure = validation is not null && step % stepsPerEpoch == 0;
-                run.Report(step, totalSteps, loss, measure ? Measure(model, validation!).Mean : null, learningRate, norm);
+                bool measure = validation is not null && (step + 1) % stepsPerEpoch == 0;
+                run.Report(step + 1, totalSteps, loss, measure ? Measure(model, validation!).Mean : null, learningRate, norm);
             }
             model.Dropout = 0;
             model.eval();

@@ -101,9 +101,15 @@ namespace ML.Rlhf.Torch.Training
     /// <summary>Answers that people judged one by one.</summary>
     /// <param name="Answers">Prompts with an answer each.</param>
     /// <param name="Desirable">Whether the answer is a good one.</param>
-    internal sealed record FeedbackData(CompletionData Answers, bool[] Desirable)
+    internal sealed record FeedbackData(CompletionData Answers, bool[] Desirable) : IFingerprinted
     {
         public int Count => Answers.Count;
+
+        public void AddTo(Fingerprint fingerprint)
+        {
+            Answers.AddTo(fingerprint);
+            fingerprint.Add<bool>(Desirable);
+        }
     }
 
     /// <summary>Judged answers, what the reference says of them, and the same for pairs that do not belong together.</summary>
@@ -162,12 +168,16 @@ namespace ML.Rlhf.Torch.Training
             var held = validation is null ? null : ReferencedFeedback.Create(model, validation, run);
 
             using var optimizer = new AdamW(options, model);
-            int stepsPerEpoch = Batches.Count(feedback.Count, options.BatchSize), totalSteps = stepsPerEpoch * options.Epochs, step = 0;
+            int stepsPerEpoch = Batches.Count(feedback.Count, options.BatchSize), totalSteps = stepsPerEpoch * options.Epochs;
             LearningRateSchedule.WarnOfLongWarmup(options, totalSteps, run);
 
-            foreach (int[] batch in Batches.Shuffled(feedback.Count, options.BatchSize, options.Epochs, new RandomStream(run.Seed)))
+            var batches = new ForwardReader<int[]>(
+                Batches.Shuffled(feedback.Count, options.BatchSize, options.Epochs, new RandomStream(run.Seed)));
+
+            foreach (int step in run.Steps(
+                new RunStart(options, totalSteps, [model], ("Data", feedback), ("ValidationData", validation)), ("optimizer", optimizer)))
             {
-                run.ThrowIfCanceled();
+                int[] batch = batches.At(step);
 
                 // 2. The reference point of the whole batch, and then its mean loss, one micro-batch after another.
                 optimizer.ZeroGradients();
@@ -178,10 +188,9 @@ namespace ML.Rlhf.Torch.Training
                 double norm = optimizer.Step(learningRate);
 
                 // 4. Measure after each epoch, and report.
-                step++;
                 run.CountTokens(batch.Sum(row => (long)feedback.Answers.Sequences.Length(row)));
-                bool measure = held is not null && step % stepsPerEpoch == 0;
-                run.Report(statistics.Progress(run, step, totalSteps, measure ? Loss(model, held!, options) : null, learningRate, norm));
+                bool measure = held is not null && (step + 1) % stepsPerEpoch == 0;
+                run.Report(statistics.Progress(run, step + 1, totalSteps, measure ? Loss(model, held!, options) : null, learningRate, norm));
             }
         }
 

@@ -57,15 +57,15 @@ namespace ML.Rlhf.Torch.Training
             CausalLanguageModel model, TokenSequences corpus, TokenSequences? validation, GptHyperparameters options, TrainingRun run)
         {
             var random = new RandomStream(run.Seed);
-            Dropout.Begin(model, options.Dropout, run);
             LearningRateSchedule.WarnOfLongWarmup(options, options.Steps, run);
             using var optimizer = new AdamW(options, model);
             int window = (int)Math.Min(model.Architecture.ContextLength, corpus.TokenCount - 1);
 
-            for (int step = 0; step < options.Steps; step++)
+            foreach (int step in run.Steps(
+                new RunStart(options, options.Steps, [model], ("Data", corpus), ("ValidationData", validation)),
+                ("optimizer", optimizer), ("windows", new Resumable(s => s.Value("stream", ref random)))))
             {
-                run.ThrowIfCanceled();
-                model.train();
+                Dropout.Begin(model, options.Dropout, run, step);
 
                 // 1. Draw windows of the corpus; the labels are the same windows, one token on.
                 int[] starts = new int[options.BatchSize];

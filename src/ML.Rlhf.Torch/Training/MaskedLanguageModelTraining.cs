@@ -48,14 +48,15 @@ namespace ML.Rlhf.Torch.Training
         {
             var random = new RandomStream(run.Seed);
             model.Dropout = options.Dropout;
-            Dropout.Seed(options.Dropout, run);
             LearningRateSchedule.WarnOfLongWarmup(options, options.Steps, run);
             using var optimizer = new AdamW(options, model);
 
-            for (int step = 0; step < options.Steps; step++)
+            foreach (int step in run.Steps(
+                new RunStart(options, options.Steps, [model], ("Data", corpus), ("ValidationData", validation)),
+                ("optimizer", optimizer), ("sequences", new Resumable(s => s.Value("stream", ref random)))))
             {
-                run.ThrowIfCanceled();
                 model.train();
+                Dropout.Seed(options.Dropout, run, step);
 
                 // 1. Draw sequences, and hide some of their tokens.
                 var rows = new MaskedSequence[options.BatchSize];

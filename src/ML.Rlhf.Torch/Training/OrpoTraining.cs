@@ -73,12 +73,16 @@ namespace ML.Rlhf.Torch.Training
         {
             model.eval(); // no dropout: both answers of a pair go through the same network
             using var optimizer = new AdamW(options, model);
-            int stepsPerEpoch = Batches.Count(preferences.Count, options.BatchSize), totalSteps = stepsPerEpoch * options.Epochs, step = 0;
+            int stepsPerEpoch = Batches.Count(preferences.Count, options.BatchSize), totalSteps = stepsPerEpoch * options.Epochs;
             LearningRateSchedule.WarnOfLongWarmup(options, totalSteps, run);
 
-            foreach (int[] batch in Batches.Shuffled(preferences.Count, options.BatchSize, options.Epochs, new RandomStream(run.Seed)))
+            var batches = new ForwardReader<int[]>(
+                Batches.Shuffled(preferences.Count, options.BatchSize, options.Epochs, new RandomStream(run.Seed)));
+
+            foreach (int step in run.Steps(
+                new RunStart(options, totalSteps, [model], ("Data", preferences), ("ValidationData", validation)), ("optimizer", optimizer)))
             {
-                run.ThrowIfCanceled();
+                int[] batch = batches.At(step);
 
                 // 1. Loss of the whole batch, one micro-batch after another.
                 optimizer.ZeroGradients();
@@ -89,11 +93,10 @@ namespace ML.Rlhf.Torch.Training
                 double norm = optimizer.Step(learningRate);
 
                 // 3. Measure after each epoch, and report.
-                step++;
                 run.CountTokens(AnswerBatch.TokenCount(preferences, batch));
-                bool measure = validation is not null && step % stepsPerEpoch == 0;
+                bool measure = validation is not null && (step + 1) % stepsPerEpoch == 0;
                 double? held = measure ? Loss(model, validation!, options) : null;
-                run.Report(new OrpoProgress(statistics.Pairs.Progress(run, step, totalSteps, held, learningRate, norm))
+                run.Report(new OrpoProgress(statistics.Pairs.Progress(run, step + 1, totalSteps, held, learningRate, norm))
                 {
                     ChosenLoss = statistics.ChosenLoss,
                     LogOddsRatio = statistics.LogOddsRatio,

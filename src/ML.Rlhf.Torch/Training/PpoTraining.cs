@@ -38,9 +38,25 @@ internal sealed class PpoTraining(
         var mix = pretraining is null ? null : new PretrainingMix(pretraining, options, run);
         var shuffles = new RandomStream(run.Seed, key: 2);
 
-        for (int update = 0; update < updates; update++)
+        try
         {
-            run.ThrowIfCanceled();
+            foreach (int update in run.Steps(
+                new RunStart(options, updates, [policy, value], ("Prompts", prompts), ("PretrainingData", pretraining))
+                {
+                    IsOver = () => guard.IsOver,
+                },
+                ("policy", policyOptimizer), ("value", valueOptimizer), ("average", average), ("kl", _kl), ("guard", guard),
+                ("order", new Resumable(s => s.Value("stream", ref shuffles))), ("pretraining", mix)))
+                Update(update);
+        }
+        catch (OperationCanceledException) when (run.ReturnsWhatItHas)
+        {
+            // In the middle of an update, whose responses are given up.
+        }
+        average?.Apply();
+
+        void Update(int update)
+        {
             var statistics = new Statistics();
             mix?.Reset();
 
@@ -93,15 +109,12 @@ internal sealed class PpoTraining(
                 PretrainingLoss = mix?.Loss,
                 PretrainingGradientRatio = mix?.GradientRatio,
             });
-            if (guard.IsOver)
-                break;
-            if (learned)
+            if (learned && !guard.IsOver)
             {
                 _kl.Update(statistics.Kl, episodes.Length);
                 average?.Update();
             }
         }
-        average?.Apply();
     }
 
     /// <summary>Log-probabilities, values, rewards and advantages of the episodes under the weights that sampled them.</summary>

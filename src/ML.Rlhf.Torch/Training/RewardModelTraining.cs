@@ -87,13 +87,17 @@ namespace ML.Rlhf.Torch.Training
             RewardModelHyperparameters options, TrainingRun run)
         {
             using var optimizer = new AdamW(options, model);
-            int stepsPerEpoch = Batches.Count(rankings.Count, options.BatchSize), totalSteps = stepsPerEpoch * options.Epochs, step = 0;
+            int stepsPerEpoch = Batches.Count(rankings.Count, options.BatchSize), totalSteps = stepsPerEpoch * options.Epochs;
             LearningRateSchedule.WarnOfLongWarmup(options, totalSteps, run);
             model.eval(); // no dropout: all answers to a prompt go through the same network
 
-            foreach (int[] batch in Batches.Shuffled(rankings.Count, options.BatchSize, options.Epochs, new RandomStream(run.Seed)))
+            var batches = new ForwardReader<int[]>(
+                Batches.Shuffled(rankings.Count, options.BatchSize, options.Epochs, new RandomStream(run.Seed)));
+
+            foreach (int step in run.Steps(
+                new RunStart(options, totalSteps, [model], ("Data", rankings), ("ValidationData", validation), ("NormalizationTexts", normalizationTexts)), ("optimizer", optimizer)))
             {
-                run.ThrowIfCanceled();
+                int[] batch = batches.At(step);
 
                 // 1. Mean loss over the prompts of the whole batch, one micro-batch after another.
                 optimizer.ZeroGradients();
@@ -111,10 +115,9 @@ namespace ML.Rlhf.Torch.Training
                 double norm = optimizer.Step(learningRate);
 
                 // 3. Measure after each epoch, and report.
-                step++;
                 run.CountTokens(batch.Sum(prompt => (long)rankings.TokenCount(prompt)));
-                bool measure = validation is not null && step % stepsPerEpoch == 0;
-                run.Report(step, totalSteps, loss, measure ? MeanLoss(model, validation!) : null, learningRate, norm);
+                bool measure = validation is not null && (step + 1) % stepsPerEpoch == 0;
+                run.Report(step + 1, totalSteps, loss, measure ? MeanLoss(model, validation!) : null, learningRate, norm);
             }
 
             // 4. Give the scores their zero and their scale.

@@ -60,16 +60,18 @@ namespace ML.Rlhf.Torch.Training
             SupervisedFineTuningHyperparameters options,
             TrainingRun run)
         {
-            Dropout.Begin(model, options.Dropout, run);
             using var optimizer = new AdamW(options, model);
-            int stepsPerEpoch = Batches.Count(demonstrations.Count, options.BatchSize), totalSteps = stepsPerEpoch * options.Epochs,
-                step = 0;
+            int stepsPerEpoch = Batches.Count(demonstrations.Count, options.BatchSize), totalSteps = stepsPerEpoch * options.Epochs;
             LearningRateSchedule.WarnOfLongWarmup(options, totalSteps, run);
 
-            foreach (int[] batch in Batches.Shuffled(demonstrations.Count, options.BatchSize, options.Epochs, new RandomStream(run.Seed)))
+            var batches = new ForwardReader<int[]>(
+                Batches.Shuffled(demonstrations.Count, options.BatchSize, options.Epochs, new RandomStream(run.Seed)));
+
+            foreach (int step in run.Steps(
+                new RunStart(options, totalSteps, [model], ("Data", demonstrations), ("ValidationData", validation)), ("optimizer", optimizer)))
             {
-                run.ThrowIfCanceled();
-                model.train();
+                int[] batch = batches.At(step);
+                Dropout.Begin(model, options.Dropout, run, step);
 
                 // 1. Mean loss over the labels of the whole batch, one micro-batch after another.
                 optimizer.ZeroGradients();
@@ -88,10 +90,9 @@ namespace ML.Rlhf.Torch.Training
                 double norm = optimizer.Step(learningRate);
 
                 // 3. Measure after each epoch, and report.
-                step++;
                 run.CountTokens(batch.Sum(row => (long)demonstrations.Sequences.Length(row)));
-                bool measure = validation is not null && step % stepsPerEpoch == 0;
-                run.Report(step, totalSteps, loss, measure ? NextTokenLoss.Completions(model, validation!).Mean : null, learningRate, norm);
+                bool measure = validation is not null && (step + 1) % stepsPerEpoch == 0;
+                run.Report(step + 1, totalSteps, loss, measure ? NextTokenLoss.Completions(model, validation!).Mean : null, learningRate, norm);
             }
             Dropout.End(model);
         }

@@ -27,6 +27,9 @@ public record TrainingProgress
     /// <summary>L2 norm of the gradient before clipping. For PPO, GRPO and RLOO, of the policy's in the update's last step.</summary>
     public required double GradientNorm { get; init; }
 
+    /// <summary>Steps of the run so far that changed nothing, since their gradient had a NaN or an infinity.</summary>
+    public int SkippedSteps { get; init; }
+
     /// <summary>Real (not padding) tokens trained on per second, since the run began.</summary>
     public required double TokensPerSecond { get; init; }
 
@@ -52,6 +55,7 @@ public record TrainingProgress
             metrics["eval_loss"] = validation;
         metrics["lr"] = LearningRate;
         metrics["grad_norm"] = GradientNorm;
+        metrics["skipped_steps"] = SkippedSteps;
         metrics["tokens_per_second"] = TokensPerSecond;
     }
 

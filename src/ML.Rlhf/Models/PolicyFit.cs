@@ -43,6 +43,7 @@ internal static class PolicyFit
         TextColumns.RequireText(host.Host, input.Schema, "prompt", options.PromptColumnName);
         return host.Train(stage, options, run =>
         {
+            run.DependsOn("Reward", () => Fingerprint.Of(reward.Networks));
             var scorer = reward.CreateScorer(model);
             var goldScorer = options.GoldReward?.CreateScorer(model);
             var prompts = Tokenization.Prompts(

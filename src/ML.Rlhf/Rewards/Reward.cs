@@ -42,6 +42,9 @@ public abstract class Reward
     /// <returns>A new network, which belongs to the caller.</returns>
     internal virtual ScalarGpt? CreateValueFunction(
         TextGenerationTransformer policy, Func<CausalLanguageModel, CausalLanguageModel> copyTrunk, double weight = 1) => null;
+
+    /// <summary>The reward models of this pack in it: a run cannot be resumed with others. What else scores is not known.</summary>
+    internal virtual IEnumerable<ScalarGpt> Networks => [];
 }
 
 /// <summary>A C# function of prompt and response.</summary>
@@ -71,6 +74,8 @@ internal sealed class SumReward(IReadOnlyList<(Reward Reward, double Weight)> pa
         };
     }
 
+    internal override IEnumerable<ScalarGpt> Networks => parts.SelectMany(part => part.Reward.Networks);
+
     /// <summary>That of the heaviest part which has one.</summary>
     internal override ScalarGpt? CreateValueFunction(
         TextGenerationTransformer policy, Func<CausalLanguageModel, CausalLanguageModel> copyTrunk, double weight = 1) => parts
@@ -92,6 +97,8 @@ internal sealed class TransformerReward(IHostEnvironment environment, ITransform
         reward is RewardTransformer own && own.Tokenizer.Equals(policy.Tokenizer)
             ? own.Scalar.CloneAsValueFunction(copyTrunk, weight)
             : null;
+
+    internal override IEnumerable<ScalarGpt> Networks => reward is RewardTransformer own ? [own.Scalar] : [];
 
     /// <summary>A reward model of this pack with the policy's tokenizer scores the very tokens that were sampled.</summary>
     private static EpisodeScorer ScoreTokens(RewardTransformer own, TextGenerationTransformer policy)

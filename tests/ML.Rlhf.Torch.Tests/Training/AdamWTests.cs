@@ -197,7 +197,8 @@ public class AdamWTests
         using var optimizer = new AdamW(new PlainOptions { WeightDecay = 0.1 }, model);
         model.parameters().First().grad![0, 0] = bad;
 
-        var error = Assert.Throws<NonFiniteGradientException>(() => optimizer.Step(0.1));
+        Assert.False(double.IsFinite(optimizer.Step(0.1)));
+        var error = Assert.Throws<NonFiniteGradientException>(() => optimizer.ClipGradients());
 
         Assert.Contains("no weight was changed by this step. Lower the learning rate", error.Message);
         foreach (var (name, parameter) in model.named_parameters())

@@ -30,6 +30,13 @@ internal static class TinyLoop
 
         public LoraOptions? Lora { get; init; }
 
+        public CheckpointOptions? Checkpoints { get; init; }
+
+        public CancellationAction WhenCanceled { get; init; }
+
+        /// <summary>The step that somebody cancels the run in.</summary>
+        public int? CancelAfter { get; init; }
+
         public Action<TrainingProgress>? OnReport { get; init; }
     }
 
@@ -38,7 +45,7 @@ internal static class TinyLoop
         string name, Settings s)
     {
         int rows = Math.Min(Rows, s.Steps * BatchSize), epochs = s.Steps * BatchSize / rows;
-        var recorded = new RecordedRun(s.Seed, s.OnReport);
+        var recorded = new RecordedRun(s.Seed, s.OnReport, s.CancelAfter);
         if (name.EndsWith(Lora, StringComparison.Ordinal))
         {
             name = name[..^Lora.Length];
@@ -55,7 +62,7 @@ internal static class TinyLoop
                     Episodes = s.Steps * BatchSize, EpisodesPerUpdate = BatchSize, EpochsPerUpdate = s.PlainGradientDescent ? 1 : 2,
                     MaxResponseTokens = 4, ValueFunction = shared ? ValueFunction.SharedTrunk : ValueFunction.Network,
                 }, s),
-                s.Seed, policy: FineTuning.Begin(TinyGpt.Random(), begin, recorded.Run), onReport: s.OnReport,
+                s.Seed, policy: FineTuning.Begin(TinyGpt.Random(), begin, recorded.Run), onReport: s.OnReport, cancelAfter: s.CancelAfter,
                 value: shared ? null : TinyGpt.RandomScalar().CloneAsValueFunction(BeginTrunk));
             Dictionary<string, Tensor> Both() => TinyGpt.Snapshot(ppo.Policy)
                 .Concat(TinyGpt.Snapshot(ppo.Value).Select(p => KeyValuePair.Create("value." + p.Key, p.Value))).ToDictionary();
@@ -74,7 +81,7 @@ internal static class TinyLoop
                     EpochsPerUpdate = s.PlainGradientDescent || name == "RLOO" ? 1 : 2,
                     MaxResponseTokens = 4, UnfinishedScore = null,
                 }, s),
-                s.Seed, policy: TinyGpt.Random(), onReport: s.OnReport,
+                s.Seed, policy: TinyGpt.Random(), onReport: s.OnReport, cancelAfter: s.CancelAfter,
                 scorer: episodes => [.. episodes.Select(e => e.Response.Average())]); // hardly ever a tie, which would teach nothing
             var start = TinyGpt.Snapshot(group.Policy);
             group.Run();
@@ -153,7 +160,7 @@ internal static class TinyLoop
 
     private static T Configure<T>(T options, Settings s) where T : OptimizationOptions
     {
-        options = options with { MicroBatchSize = s.MicroBatchSize, LearningRate = 1e-2 };
+        options = options with { MicroBatchSize = s.MicroBatchSize, LearningRate = 1e-2, Checkpoints = s.Checkpoints, WhenCanceled = s.WhenCanceled };
         if (options is FineTuningOptions fineTuning)
             options = (T)(OptimizationOptions)(fineTuning with { Lora = s.Lora });
         return s.PlainGradientDescent

@@ -27,7 +27,7 @@ public class TrainingSnapshotTests
             }
         }
 
-        using var snapshot = new TrainingSnapshot(average, kl: null, firstOptimizer, secondOptimizer);
+        using var snapshot = new TrainingSnapshot(average, firstOptimizer, secondOptimizer);
         Steps(seed: 1, count: 3);
         snapshot.Take();
         var kept = new[] { TinyGpt.Snapshot(first), TinyGpt.Snapshot(second) };
@@ -53,7 +53,7 @@ public class TrainingSnapshotTests
     {
         using var optimizer = new AdamW(new PlainOptions(), TinyGpt.Random());
         long before = LiveTensors.Count;
-        using (var snapshot = new TrainingSnapshot(average: null, kl: null, optimizer))
+        using (var snapshot = new TrainingSnapshot(optimizer))
         {
             long made = LiveTensors.Count;
             Assert.Equal(3, made - before); // weights and Adam's two memories

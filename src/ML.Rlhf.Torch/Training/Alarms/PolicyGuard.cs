@@ -6,7 +6,7 @@ namespace ML.Rlhf.Torch.Training;
 /// Acts on the alarms of a run: warns, ends it, or goes back to the weights that sampled the last healthy responses. A loop learns from
 /// each rollout through it, reports its alarms, and looks whether the run is over.
 /// </summary>
-internal sealed class PolicyGuard : IDisposable
+internal sealed class PolicyGuard : IResumable, IDisposable
 {
     private const int RollBacksThatEnd = 3;
     private const double LargestDrift = 1e-3;
@@ -18,8 +18,9 @@ internal sealed class PolicyGuard : IDisposable
     private readonly bool _ignoresNonFinite;
     private readonly List<TrainingAlarm> _alarms = [];
     private readonly List<string> _warnings = [];
-    private int _update, _rollBacks;
-    private bool _hasWarnedOfDrift;
+    private int _update = -1, _rollBacks;
+    private double _learningRateFactor = 1;
+    private bool _hasWarnedOfDrift, _isOver;
     private int? _lastGoodUpdate, _lastNonFinite;
 
     /// <param name="options">What to watch for, and what to do then.</param>
@@ -33,15 +34,17 @@ internal sealed class PolicyGuard : IDisposable
         _run = run;
         _optimizers = [.. optimizers.OfType<AdamW>()];
         _monitor = new PolicyMonitor(options);
-        _lastGood = options.Alarms.MayGoBack ? new TrainingSnapshot(average, kl, _optimizers) : null;
+        _lastGood = options.Alarms.MayGoBack ? new TrainingSnapshot([average, kl, .. _optimizers]) : null;
         _ignoresNonFinite = options.Alarms.PolicyOf(AlarmKind.NonFinite) == AlarmPolicy.Ignore;
     }
 
     /// <summary>What is left of the learning rate: going back halves it.</summary>
-    public double LearningRateFactor { get; private set; } = 1;
+    public double LearningRateFactor => _learningRateFactor;
 
     /// <summary>Whether the run must end now, with the weights that it has.</summary>
-    public bool IsOver { get; private set; }
+    public bool IsOver => _isOver;
+
+    public int Version => _update;
 
     /// <summary>Alarms of this update.</summary>
     public IReadOnlyList<TrainingAlarm> Alarms => [.. _alarms];
@@ -74,6 +77,7 @@ internal sealed class PolicyGuard : IDisposable
         }
         catch (NonFiniteGradientException e) when (!_ignoresNonFinite)
         {
+            _run.SkipStep();
             Act(_monitor.NonFiniteGradient(e.Norm));
             return statistics.OptimizerSteps > 0 && _rollBacks == rollBacks;
         }
@@ -89,6 +93,19 @@ internal sealed class PolicyGuard : IDisposable
         _warnings.Clear();
     }
 
+    public void Visit(StateVisitor state)
+    {
+        state.Value("update", ref _update);
+        state.Value("rollBacks", ref _rollBacks);
+        state.Value("learningRateFactor", ref _learningRateFactor);
+        state.Value("isOver", ref _isOver);
+        state.Value("hasWarnedOfDrift", ref _hasWarnedOfDrift);
+        state.Value("lastGoodUpdate", ref _lastGoodUpdate);
+        state.Value("lastNonFinite", ref _lastNonFinite);
+        state.Part("lastGood", _lastGood);
+        state.Part("monitor", _monitor);
+    }
+
     public void Dispose() => _lastGood?.Dispose();
 
     /// <summary>Does what the strictest of the alarms asks for.</summary>
@@ -98,12 +115,12 @@ internal sealed class PolicyGuard : IDisposable
         bool stops = alarms.Any(a => a.Policy == AlarmPolicy.Stop), rollsBack = !stops && alarms.Any(a => a.Policy == AlarmPolicy.RollBack);
         if (rollsBack)
         {
-            LearningRateFactor /= 2;
+            _learningRateFactor /= 2;
             stops = ++_rollBacks == RollBacksThatEnd;
         }
         if (stops || rollsBack)
             _lastGood!.Restore();
-        IsOver = stops;
+        _isOver = stops;
 
         foreach (var alarm in alarms)
         {

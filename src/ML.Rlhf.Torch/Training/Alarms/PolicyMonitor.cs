@@ -65,7 +65,7 @@ internal sealed record RolloutMeasures(
 /// <summary>
 /// Looks for what <see cref="AlarmKind"/> lists. It measures and words; what to do about an alarm is <see cref="PolicyGuard"/>'s.
 /// </summary>
-internal sealed class PolicyMonitor(PolicyHyperparameters options)
+internal sealed class PolicyMonitor(PolicyHyperparameters options) : IResumable
 {
     /// <summary>
     /// Responses that the slow alarms compare, at least: two updates of the default size, so that a normal deviation is known to 6 %.
@@ -87,11 +87,22 @@ internal sealed class PolicyMonitor(PolicyHyperparameters options)
     private const int QuietUpdates = 10;
 
     private readonly AlarmOptions _alarms = options.Alarms;
-    private readonly List<RolloutMeasures> _history = [];
-    private readonly Dictionary<AlarmKind, int> _lastSeen = [];
+    private List<RolloutMeasures> _history = [];
+    private Dictionary<AlarmKind, int> _lastSeen = [];
     private RolloutMeasures? _first, _bestEnded, _bestGold;
     private (double Lowest, double Highest) _scores = (double.PositiveInfinity, double.NegativeInfinity);
     private int _update = -1;
+
+    public void Visit(StateVisitor state)
+    {
+        state.Value("history", ref _history);
+        state.Value("lastSeen", ref _lastSeen);
+        state.Value("first", ref _first);
+        state.Value("bestEnded", ref _bestEnded);
+        state.Value("bestGold", ref _bestGold);
+        state.Value("scores", ref _scores);
+        state.Value("update", ref _update);
+    }
 
     /// <summary>Looks at the responses of an update, before anything is learned from them.</summary>
     /// <returns>

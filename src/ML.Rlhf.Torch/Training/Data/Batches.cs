@@ -1,5 +1,21 @@
 namespace ML.Rlhf.Torch.Training;
 
+/// <summary>Reads a sequence at growing places: a step, however many steps came before it in another process, gets its own rows.</summary>
+internal sealed class ForwardReader<T>(IEnumerable<T> sequence)
+{
+    private readonly IEnumerator<T> _sequence = sequence.GetEnumerator();
+    private long _place = -1;
+
+    /// <param name="place">From 0, and not before the one that was read last.</param>
+    public T At(long place)
+    {
+        ArgumentOutOfRangeException.ThrowIfLessThan(place, _place);
+        for (; _place < place; _place++)
+            _sequence.MoveNext();
+        return _sequence.Current;
+    }
+}
+
 /// <summary>In which order rows are trained on.</summary>
 internal static class Batches
 {

@@ -6,7 +6,7 @@ namespace ML.Rlhf.Torch.Training;
 /// <param name="Ranks">The place of each answer among those of its prompt: lower is better, equal is a tie.</param>
 /// <param name="Weights">How much each prompt's loss counts; 1 is usual.</param>
 /// <param name="Margins">By how much the better answers of each prompt should win; 0 is usual.</param>
-internal sealed record RankingData(CompletionData Answers, int[] Starts, double[] Ranks, float[] Weights, float[] Margins)
+internal sealed record RankingData(CompletionData Answers, int[] Starts, double[] Ranks, float[] Weights, float[] Margins) : IFingerprinted
 {
     /// <summary>How many prompts.</summary>
     public int Count => Starts.Length - 1;
@@ -18,6 +18,15 @@ internal sealed record RankingData(CompletionData Answers, int[] Starts, double[
 
     /// <summary>The tokens of a prompt.</summary>
     public int[] Prompt(int prompt) => Answers.Sequences[Starts[prompt]][..Answers.PromptLengths[Starts[prompt]]].ToArray();
+
+    public void AddTo(Fingerprint fingerprint)
+    {
+        Answers.AddTo(fingerprint);
+        fingerprint.Add<int>(Starts);
+        fingerprint.Add<double>(Ranks);
+        fingerprint.Add<float>(Weights);
+        fingerprint.Add<float>(Margins);
+    }
 
     /// <summary>Tokens of all answers of a prompt, the prompt included in each.</summary>
     public int TokenCount(int prompt) => AnswersOf(prompt).Sum(Answers.Sequences.Length);

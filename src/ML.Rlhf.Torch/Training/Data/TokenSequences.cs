@@ -4,7 +4,7 @@ using static TorchSharp.torch;
 namespace ML.Rlhf.Torch.Training;
 
 /// <summary>Many token sequences of different lengths in one flat buffer.</summary>
-internal sealed class TokenSequences
+internal sealed class TokenSequences : IFingerprinted
 {
     private readonly List<int> _tokens = [];
     private readonly List<int> _ends = [];
@@ -27,13 +27,20 @@ internal sealed class TokenSequences
         _ends.Add(_tokens.Count);
     }
 
+    public void AddTo(Fingerprint fingerprint)
+    {
+        fingerprint.Add(Count);
+        for (int row = 0; row < Count; row++)
+            fingerprint.Add(this[row]);
+    }
+
     private int Start(int row) => row == 0 ? 0 : _ends[row - 1];
 }
 
 /// <summary>Prompts with a completion each.</summary>
 /// <param name="Sequences">Prompt, completion and end token of each row, in one sequence.</param>
 /// <param name="PromptLengths">How many tokens of each sequence belong to its prompt; at least 1.</param>
-internal sealed record CompletionData(TokenSequences Sequences, int[] PromptLengths)
+internal sealed record CompletionData(TokenSequences Sequences, int[] PromptLengths) : IFingerprinted
 {
     /// <summary>
     /// Which tokens of each sequence are learned, where these are not all that follow the prompt: of a conversation, those that the
@@ -42,6 +49,14 @@ internal sealed record CompletionData(TokenSequences Sequences, int[] PromptLeng
     public IReadOnlyList<bool[]>? Learned { get; init; }
 
     public int Count => Sequences.Count;
+
+    public void AddTo(Fingerprint fingerprint)
+    {
+        Sequences.AddTo(fingerprint);
+        fingerprint.Add<int>(PromptLengths);
+        foreach (bool[] row in Learned ?? [])
+            fingerprint.Add<bool>(row);
+    }
 
     /// <summary>The places of a row's tokens that are labels; the state of the token before predicts each.</summary>
     public IEnumerable<int> Labels(int row, bool promptsToo)
@@ -57,18 +72,30 @@ internal sealed record CompletionData(TokenSequences Sequences, int[] PromptLeng
 /// <summary>Pairs of answers to the same prompt, of which people preferred one. Row i of both sides belongs to the same pair.</summary>
 /// <param name="Chosen">The preferred answers.</param>
 /// <param name="Rejected">The other answers.</param>
-internal sealed record PreferenceData(CompletionData Chosen, CompletionData Rejected)
+internal sealed record PreferenceData(CompletionData Chosen, CompletionData Rejected) : IFingerprinted
 {
     public int Count => Chosen.Count;
+
+    public void AddTo(Fingerprint fingerprint)
+    {
+        Chosen.AddTo(fingerprint);
+        Rejected.AddTo(fingerprint);
+    }
 }
 
 /// <summary>Texts of two kinds, of which one is to be made from the other. Row i of both sides belongs together.</summary>
 /// <param name="Sources">Prompts, each with the end token: none is empty.</param>
 /// <param name="Targets">Completions, each with the end token unless it was cut; none is empty.</param>
 /// <param name="EndToken">What ends a text, and stands before the first token of a target where a decoder reads it.</param>
-internal sealed record SequencePairs(TokenSequences Sources, TokenSequences Targets, int EndToken)
+internal sealed record SequencePairs(TokenSequences Sources, TokenSequences Targets, int EndToken) : IFingerprinted
 {
     public int Count => Sources.Count;
+
+    public void AddTo(Fingerprint fingerprint)
+    {
+        Sources.AddTo(fingerprint);
+        Targets.AddTo(fingerprint);
+    }
 
     /// <summary>Tokens of both sides.</summary>
     public int Length(int row) => Sources.Length(row) + Targets.Length(row);

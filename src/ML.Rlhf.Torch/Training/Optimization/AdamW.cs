@@ -9,7 +9,7 @@ namespace ML.Rlhf.Torch.Training;
 /// into it, and every gradient a view into another, so a step is a handful of vector operations, however many parameters there are.
 /// Matrices come first in the buffer, so that weight decay is one product over its front.
 /// </summary>
-internal sealed class AdamW : IDisposable
+internal sealed class AdamW : IResumable, IDisposable
 {
     private readonly Modules.ParameterBuffer _parameters;
     private readonly OptimizationOptions _options;
@@ -39,13 +39,14 @@ internal sealed class AdamW : IDisposable
         _parameters.Gradients.zero_();
     }
 
-    /// <summary>Clips the gradients and takes one step.</summary>
-    /// <inheritdoc cref="ClipGradients"/>
+    /// <summary>Clips the gradients and takes one step; none where the gradient has a NaN or an infinity.</summary>
     /// <param name="learningRate">The rate of this step.</param>
+    /// <returns>L2 norm of the gradient before clipping; not finite where the step was not taken.</returns>
     public double Step(double learningRate)
     {
-        double norm = ClipGradients();
-        Descend(learningRate);
+        double norm = Clip();
+        if (double.IsFinite(norm))
+            Descend(learningRate);
         return norm;
     }
 
@@ -54,14 +55,8 @@ internal sealed class AdamW : IDisposable
     /// <exception cref="NonFiniteGradientException">The gradient has a NaN or an infinity; no parameter was changed.</exception>
     public double ClipGradients()
     {
-        using var noGrad = no_grad();
-        using var scope = NewDisposeScope();
-        double norm = Gradients.norm().ToDouble();
-        if (!double.IsFinite(norm))
-            throw new NonFiniteGradientException(norm);
-        if (norm > _options.GradientClipping)
-            Gradients.mul_(_options.GradientClipping / (norm + 1e-6));
-        return norm;
+        double norm = Clip();
+        return double.IsFinite(norm) ? norm : throw new NonFiniteGradientException(norm);
     }
 
     /// <summary>Takes one step with the gradients as they are.</summary>
@@ -92,33 +87,16 @@ internal sealed class AdamW : IDisposable
         return _parameters.Values.norm().ToDouble();
     }
 
-    /// <summary>Room for a <see cref="Snapshot"/>.</summary>
-    public AdamWState NewState()
-    {
-        Tensor Room() => empty_like(_parameters.Values).DetachFromDisposeScope();
-        return new AdamWState(Room(), Room(), Room());
-    }
+    public int Version => _step;
 
-    /// <summary>Copies the parameters and the memory of their gradients.</summary>
-    public void Snapshot(AdamWState into)
-    {
-        using var noGrad = no_grad();
-        using var scope = NewDisposeScope();
-        into.Values.copy_(_parameters.Values);
-        into.Mean.copy_(_mean);
-        into.Square.copy_(_square);
-        into.Step = _step;
-    }
+    public bool IsFinite => double.IsFinite(WeightNorm());
 
-    /// <summary>Goes back to a <see cref="Snapshot"/>.</summary>
-    public void Restore(AdamWState state)
+    public void Visit(StateVisitor state)
     {
-        using var noGrad = no_grad();
-        using var scope = NewDisposeScope();
-        _parameters.Values.copy_(state.Values);
-        _mean.copy_(state.Mean);
-        _square.copy_(state.Square);
-        _step = state.Step;
+        state.Tensor("values", _parameters.Values);
+        state.Tensor("mean", _mean);
+        state.Tensor("square", _square);
+        state.Value("step", ref _step);
     }
 
     /// <summary>Gives the parameters back to their modules and frees the optimiser's state.</summary>
@@ -128,6 +106,16 @@ internal sealed class AdamW : IDisposable
         _square.Dispose();
         _scratch.Dispose();
         _parameters.Dispose();
+    }
+
+    private double Clip()
+    {
+        using var noGrad = no_grad();
+        using var scope = NewDisposeScope();
+        double norm = Gradients.norm().ToDouble();
+        if (double.IsFinite(norm) && norm > _options.GradientClipping)
+            Gradients.mul_(_options.GradientClipping / (norm + 1e-6));
+        return norm;
     }
 }
 

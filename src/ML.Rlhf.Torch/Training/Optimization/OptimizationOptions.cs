@@ -98,10 +98,25 @@ public abstract record OptimizationOptions
     public IProgress<TrainingProgress>? Progress { get; init; }
 
     /// <summary>
-    /// Stops the run with an <see cref="OperationCanceledException"/>: before the next row is read, the next step, or the next token of a
-    /// rollout. <c>MLContext.CancelExecution()</c> does the same once training has begun.
+    /// Stops the run, before the next row is read, the next step, or the next token of a rollout; <see cref="WhenCanceled"/> says how. <c>MLContext.CancelExecution()</c> does the same once training has begun.
     /// </summary>
     public CancellationToken CancellationToken { get; init; }
+
+    /// <summary>What to do when the run is stopped.</summary>
+    /// <value><see cref="CancellationAction.Throw"/> by default.</value>
+    public CancellationAction WhenCanceled { get; init; }
+
+    /// <summary>
+    /// A gradient with a NaN or an infinity changes nothing: its step is left out and counted
+    /// (<see cref="TrainingProgress.SkippedSteps"/>). After more than so many in a row the run stops with an error. PPO, GRPO and RLOO
+    /// act by <see cref="AlarmKind.NonFinite"/> instead.
+    /// </summary>
+    /// <value>At least 0, which stops at the first. 5 by default: one bad row is survived, a broken model is not.</value>
+    public int MaxSkippedSteps { get; init; } = 5;
+
+    /// <summary>Keeps the run on disk, so that it can be resumed.</summary>
+    /// <value>Null, the default, keeps nothing.</value>
+    public CheckpointOptions? Checkpoints { get; init; }
 
     /// <summary>Adds what is wrong with the options of this record. Options that derive from it add theirs.</summary>
     internal virtual void Check(OptionProblems problems)
@@ -120,6 +135,9 @@ public abstract record OptimizationOptions
             "a finite number of at least 0");
         problems.Require(GradientClipping > 0, nameof(GradientClipping), GradientClipping, "above 0 (infinity turns clipping off)");
         problems.Require(MicroBatchSize is null or >= 1, nameof(MicroBatchSize), MicroBatchSize, "at least 1, or null for the whole batch");
+        problems.Require(Enum.IsDefined(WhenCanceled), nameof(WhenCanceled), WhenCanceled, "Throw or ReturnModel");
+        problems.Require(MaxSkippedSteps >= 0, nameof(MaxSkippedSteps), MaxSkippedSteps, "at least 0");
+        Checkpoints?.Check(problems);
     }
 
     /// <exception cref="ArgumentException">Values are out of their ranges; the message lists each one.</exception>

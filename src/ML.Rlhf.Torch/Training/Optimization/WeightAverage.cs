@@ -7,10 +7,11 @@ namespace ML.Rlhf.Torch.Training;
 /// An exponential moving average of weights (Ouyang et al. 2022, appendix C.4): average ← d·average + (1 − d)·weights, with
 /// d = min(decay, (1 + t) / (10 + t)) after update t, from 0, so that a short run is not an average of its beginning.
 /// </summary>
-internal sealed class WeightAverage : IDisposable
+internal sealed class WeightAverage : IResumable, IDisposable
 {
     private readonly Tensor _weights, _average;
     private readonly double _decay;
+    private int _updates;
 
     /// <param name="weights">The flat buffer that is trained; its owner outlives this.</param>
     /// <param name="decay">In [0, 1).</param>
@@ -22,19 +23,19 @@ internal sealed class WeightAverage : IDisposable
         _decay = decay;
     }
 
-    /// <summary>The average; it belongs to this.</summary>
-    public Tensor Values => _average;
-
-    /// <summary>Updates that were taken in.</summary>
-    public int Updates { get; set; }
+    public void Visit(StateVisitor state)
+    {
+        state.Tensor("values", _average);
+        state.Value("updates", ref _updates);
+    }
 
     /// <summary>Takes the weights of an update in.</summary>
     public void Update()
     {
         using var noGrad = no_grad();
         using var scope = NewDisposeScope();
-        double decay = Math.Min(_decay, (1.0 + Updates) / (10.0 + Updates));
-        Updates++;
+        double decay = Math.Min(_decay, (1.0 + _updates) / (10.0 + _updates));
+        _updates++;
         _average.mul_(decay).add_(_weights, alpha: 1 - decay);
     }
 

@@ -18,12 +18,15 @@ internal sealed class EpisodeSource(
     CausalLanguageModel policy, TokenSequences prompts, EpisodeScorer scorer, int endToken, PolicyHyperparameters options, TrainingRun run,
     EpisodeScorer? goldScorer = null)
 {
-    private readonly IEnumerator<int> _promptRows = Endless(prompts.Count, new RandomStream(run.Seed, key: 1)).GetEnumerator();
+    private readonly ForwardReader<int> _promptRows = new(Endless(prompts.Count, new RandomStream(run.Seed, key: 1)));
     private readonly SamplingOptions _sampling = new()
     {
         MaxNewTokens = options.MaxResponseTokens,
         Temperature = (float)options.Temperature,
     };
+
+    /// <summary>What the policy answers.</summary>
+    public TokenSequences Prompts => prompts;
 
     /// <summary>Samples the responses of an update.</summary>
     /// <param name="update">From 0; each update has randomness of its own.</param>
@@ -34,9 +37,7 @@ internal sealed class EpisodeSource(
         var streams = new RandomStream[chosen.Length];
         for (int i = 0; i < chosen.Length; i++)
         {
-            if (i % responsesPerPrompt == 0)
-                _promptRows.MoveNext();
-            chosen[i] = prompts[_promptRows.Current].ToArray();
+            chosen[i] = prompts[_promptRows.At(((long)update * chosen.Length + i) / responsesPerPrompt)].ToArray();
             streams[i] = new RandomStream(run.Seed, key: 3 + (ulong)update * (ulong)chosen.Length + (ulong)i);
         }
         var responses = Sampler.Generate(

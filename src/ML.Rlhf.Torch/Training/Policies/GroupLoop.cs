@@ -34,9 +34,21 @@ internal static class GroupLoop
         LearningRateSchedule.WarnOfLongWarmup(options, updates, run);
         var shuffles = new RandomStream(run.Seed, key: 2);
 
-        for (int update = 0; update < updates; update++)
+        try
         {
-            run.ThrowIfCanceled();
+            foreach (int update in run.Steps(
+                new RunStart(options, updates, [policy], ("Prompts", source.Prompts)) { IsOver = () => guard.IsOver },
+                ("policy", optimizer), ("average", average), ("guard", guard), ("order", new Resumable(s => s.Value("stream", ref shuffles)))))
+                Update(update);
+        }
+        catch (OperationCanceledException) when (run.ReturnsWhatItHas)
+        {
+            // In the middle of an update, whose responses are given up.
+        }
+        average?.Apply();
+
+        void Update(int update)
+        {
             var statistics = new UpdateStatistics();
 
             // 1. Sample a group of responses to each prompt, and score them. No dispose scope is open here: the scorer may be a user's
@@ -64,7 +76,8 @@ internal static class GroupLoop
                         accumulateGradients(rollout, rows, statistics);
                         if (statistics.StepKl > options.MaxUpdateKl)
                             break;
-                        norm = optimizer.Step(learningRate);
+                        norm = optimizer.ClipGradients();
+                        optimizer.Descend(learningRate);
                         statistics.OptimizerSteps++;
                     }
                 });
@@ -80,11 +93,8 @@ internal static class GroupLoop
                 Alarms = guard.Alarms,
                 EqualGroupRate = GroupProgress.EqualGroups(scores, options.GroupSize),
             });
-            if (guard.IsOver)
-                break;
-            if (learned)
+            if (learned && !guard.IsOver)
                 average?.Update();
         }
-        average?.Apply();
     }
 }

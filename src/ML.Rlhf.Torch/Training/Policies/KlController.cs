@@ -9,10 +9,14 @@ namespace ML.Rlhf.Torch.Training;
 /// <param name="horizon">
 /// In how many episodes β changes by a fifth where the KL is far off, above 0. LH's 10,000 are 1 % of its episodes.
 /// </param>
-internal sealed class KlController(double coefficient, double? target, double horizon)
+internal sealed class KlController(double coefficient, double? target, double horizon) : IResumable
 {
+    private double _coefficient = coefficient;
+
     /// <summary>β of the next update.</summary>
-    public double Coefficient { get; set; } = coefficient;
+    public double Coefficient => _coefficient;
+
+    public void Visit(StateVisitor state) => state.Value("coefficient", ref _coefficient);
 
     /// <summary>β ← β·(1 + e·n/horizon), with e = clip(KL/target − 1, ±0.2).</summary>
     /// <param name="kl">Mean over the episodes of an update of Σ_t (log π − log π_ref), in nats.</param>
@@ -23,6 +27,6 @@ internal sealed class KlController(double coefficient, double? target, double ho
             return;
         double error = Math.Clamp(kl / target.Value - 1, -0.2, 0.2);
         // A short run has a short horizon. With n above 5 horizons, β would fall below 0; one step is never longer than one horizon.
-        Coefficient *= 1 + error * Math.Min(1, episodes / horizon);
+        _coefficient *= 1 + error * Math.Min(1, episodes / horizon);
     }
 }

@@ -11,7 +11,7 @@ namespace ML.Rlhf.Torch.Training;
 /// <param name="corpus">At least two tokens.</param>
 /// <param name="options">Coefficient, windows per step, micro-batches.</param>
 /// <param name="run">Device and randomness.</param>
-internal sealed class PretrainingMix(TokenSequences corpus, PpoHyperparameters options, TrainingRun run)
+internal sealed class PretrainingMix(TokenSequences corpus, PpoHyperparameters options, TrainingRun run) : IResumable
 {
     private RandomStream _random = new(run.Seed, key: ulong.MaxValue); // far from the keys of the episodes
     private double _loss, _textNorms, _otherNorms;
@@ -22,6 +22,8 @@ internal sealed class PretrainingMix(TokenSequences corpus, PpoHyperparameters o
 
     /// <summary>Mean norm of the gradient over the mean norm of the one that it was added to.</summary>
     public double GradientRatio => _otherNorms == 0 ? 0 : _textNorms / _otherNorms;
+
+    public void Visit(StateVisitor state) => state.Value("stream", ref _random);
 
     /// <summary>Begins an update.</summary>
     public void Reset() => (_loss, _textNorms, _otherNorms, _steps) = (0, 0, 0, 0);

@@ -1,0 +1,122 @@
+namespace ML.Rlhf.Torch.Training;
+
+/// <summary>The checkpoints of one run: which of them is the newest whole one, and which are kept. Only one process may have it.</summary>
+internal sealed class CheckpointFolder : IDisposable
+{
+    private const string LockFile = ".lock", RunFile = "run.json", DamagedSuffix = ".damaged";
+
+    private readonly string _path;
+    private readonly TrainingRun _run;
+    private readonly FileStream _lock;
+
+    /// <exception cref="IOException">The folder cannot be written, or another run has it.</exception>
+    public CheckpointFolder(string path, TrainingRun run)
+    {
+        _path = System.IO.Path.GetFullPath(path);
+        _run = run;
+        try
+        {
+            Directory.CreateDirectory(_path);
+            File.WriteAllBytes(System.IO.Path.Combine(_path, LockFile + RunCheckpoint.TemporarySuffix), []); // can it be written at all?
+            File.Delete(System.IO.Path.Combine(_path, LockFile + RunCheckpoint.TemporarySuffix));
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw new IOException(
+                $"{nameof(CheckpointOptions)}.{nameof(CheckpointOptions.Folder)} '{_path}' cannot be written: {e.Message.TrimEnd('.')}. " +
+                "Choose a folder that can be, or free some space.", e);
+        }
+        try
+        {
+            _lock = new FileStream(
+                System.IO.Path.Combine(_path, LockFile), FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None);
+        }
+        catch (IOException e)
+        {
+            throw new IOException(
+                $"{nameof(CheckpointOptions)}.{nameof(CheckpointOptions.Folder)} '{_path}' is in use by another run. Wait until it has " +
+                "ended, or choose another folder.", e);
+        }
+        foreach (string left in Directory.GetDirectories(_path, "*" + RunCheckpoint.TemporarySuffix))
+            RunCheckpoint.Delete(left);
+    }
+
+    public string Path => _path;
+
+    /// <summary>The checkpoint of a step.</summary>
+    public string this[int step] => System.IO.Path.Combine(_path, RunCheckpoint.NameOf(step));
+
+    /// <summary>Where the run begins; null for its beginning.</summary>
+    /// <exception cref="InvalidOperationException">There are checkpoints where none may be, or they are all damaged.</exception>
+    /// <exception cref="FormatException">The checkpoint that was asked for is damaged.</exception>
+    public RunCheckpoint? Find(Resume resume)
+    {
+        int[] steps = Steps();
+        if (resume == Resume.Never && steps.Length > 0)
+            throw new InvalidOperationException(
+                $"'{_path}' has checkpoints of a run, and {nameof(Resume)}.{nameof(Resume.Never)} would write over them. Choose another " +
+                $"folder, delete them, or go on after the last one with {nameof(Resume)}.{nameof(Resume.Auto)}.");
+        if (steps.Length == 0)
+            return resume.Path is { } path ? RunCheckpoint.Open(path) : null;
+        return NewestWhole(steps);
+    }
+
+    /// <summary>Writes <c>run.json</c>.</summary>
+    public void WriteManifest(RunManifest manifest)
+    {
+        string temporary = System.IO.Path.Combine(_path, RunFile + RunCheckpoint.TemporarySuffix);
+        File.WriteAllBytes(temporary, manifest.ToJson());
+        File.Move(temporary, System.IO.Path.Combine(_path, RunFile), overwrite: true);
+    }
+
+    /// <summary>Deletes all checkpoints but the newest ones.</summary>
+    /// <param name="keep">How many stay.</param>
+    /// <param name="best">One that stays in any case.</param>
+    public void Prune(int keep, int? best)
+    {
+        try
+        {
+            foreach (int step in Steps().SkipLast(keep).Where(step => step != best))
+                RunCheckpoint.Delete(this[step]);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            _run.Warn($"An old checkpoint could not be deleted: {e.Message} The run goes on.");
+        }
+    }
+
+    public void Dispose() => _lock.Dispose();
+
+    private int[] Steps() => [.. Directory.GetDirectories(_path).Select(RunCheckpoint.StepOf).OfType<int>().Order()];
+
+    private RunCheckpoint NewestWhole(int[] steps)
+    {
+        List<string> problems = [];
+        foreach (int step in steps.Reverse())
+        {
+            try
+            {
+                var checkpoint = RunCheckpoint.Open(this[step]);
+                SetAside(steps.Where(newer => newer > step), problems);
+                return checkpoint;
+            }
+            catch (FormatException e)
+            {
+                problems.Add(e.Message);
+            }
+        }
+        throw new InvalidOperationException(
+            $"No checkpoint of '{_path}' can be used. {string.Join(" ", problems)} Copy a whole one there, or delete them to begin anew.");
+    }
+
+    private void SetAside(IEnumerable<int> damaged, List<string> problems)
+    {
+        foreach (var (step, problem) in damaged.Reverse().Zip(problems))
+        {
+            _run.Warn($"{problem} It is set aside as '{RunCheckpoint.NameOf(step)}{DamagedSuffix}', and the one before it is used.");
+            if (Directory.Exists(this[step] + DamagedSuffix))
+                Directory.Delete(this[step] + DamagedSuffix, recursive: true);
+            Directory.Move(this[step], this[step] + DamagedSuffix);
+        }
+    }
+}

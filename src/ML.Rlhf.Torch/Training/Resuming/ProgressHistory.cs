@@ -1,0 +1,54 @@
+using System.Text.Json;
+using System.Text.Json.Serialization;
+
+namespace ML.Rlhf.Torch.Training;
+
+/// <summary>
+/// What a run reported, a line of JSON for each step: <c>progress.jsonl</c>. It can be read while the run goes on. A run that is resumed
+/// cuts it where its checkpoint was written, so each step stands in it once.
+/// </summary>
+internal sealed class ProgressHistory : IDisposable
+{
+    private const string FileName = "progress.jsonl";
+
+    private static readonly JsonSerializerOptions s_json = new() { NumberHandling = JsonNumberHandling.AllowNamedFloatingPointLiterals };
+
+    private readonly FileStream _file;
+
+    /// <param name="folder">Where it is.</param>
+    /// <param name="from">Where the run's history until now is: the same folder, or the one that the run branches off from.</param>
+    /// <param name="bytes">How much of it there was then. Where there is less, it was lost, and what is there stays.</param>
+    public ProgressHistory(string folder, string from, long bytes)
+    {
+        string path = Path.Combine(folder, FileName), source = Path.Combine(from, FileName);
+        if (source != path && bytes > 0 && File.Exists(source))
+            File.Copy(source, path, overwrite: true);
+        _file = new FileStream(path, FileMode.OpenOrCreate, FileAccess.Write, FileShare.Read, bufferSize: 0);
+        if (_file.Length > bytes)
+            _file.SetLength(bytes);
+        _file.Seek(0, SeekOrigin.End);
+    }
+
+    /// <summary>Its length.</summary>
+    public long Bytes => _file.Position;
+
+    public void Add(TrainingProgress progress)
+    {
+        var line = new Dictionary<string, object> { ["step"] = progress.Step };
+        foreach (var (name, value) in progress.ToMetrics())
+            line[name] = value;
+        line["elapsed_seconds"] = Math.Round(progress.Elapsed.TotalSeconds, 3);
+        try
+        {
+            _file.Write([.. JsonSerializer.SerializeToUtf8Bytes(line, s_json), (byte)'\n']);
+        }
+        catch (IOException e)
+        {
+            throw new IOException(
+                $"Step {progress.Step} could not be added to '{_file.Name}': {e.Message.TrimEnd('.')}. Free some space, and call Fit again: " +
+                "with the same options and data it goes on after the last checkpoint.", e);
+        }
+    }
+
+    public void Dispose() => _file.Dispose();
+}
