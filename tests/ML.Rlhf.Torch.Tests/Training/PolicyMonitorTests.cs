@@ -221,6 +221,32 @@ public class PolicyMonitorTests
         ], alarms.Select(a => a.Kind).Distinct().Order());
     }
 
+    [Theory]
+    [InlineData(128, 2)]
+    [InlineData(100, 4)]
+    [InlineData(1, 256)]
+    public void A_long_run_keeps_two_windows_and_still_compares_with_the_best_that_was(int episodesPerUpdate, int remembered)
+    {
+        var monitor = Watching(AlarmKind.FallingEndRate, AlarmPolicy.Log);
+        RolloutMeasures Ending(double rate) => s_healthy with
+        {
+            Ended = Around(rate, Math.Sqrt(rate * (1 - rate)), of: episodesPerUpdate), Score = Around(0.2, 0.5, of: episodesPerUpdate),
+        };
+        int window = remembered / 2;
+        for (int i = 0; i < window; i++)
+            Assert.Empty(monitor.AfterRollout(Ending(0.75)));
+        for (int i = 0; i < 1000; i++)
+        {
+            Assert.Empty(monitor.AfterRollout(Ending(0.6)));
+            Assert.InRange(monitor.Remembered, 1, remembered);
+        }
+
+        var alarms = Enumerable.Range(0, window).SelectMany(_ => monitor.AfterRollout(Ending(0.3))).ToList();
+
+        Assert.StartsWith("The end rate fell from 0.750 to ", Assert.Single(alarms).Message);
+        Assert.Equal(remembered, monitor.Remembered);
+    }
+
     /// <summary>A policy at its reference: Σ k1 ~ N(δ, 2δ), and nothing else moves either.</summary>
     [Theory]
     [InlineData(8)]

@@ -87,15 +87,18 @@ internal sealed class PolicyMonitor(PolicyHyperparameters options) : IResumable
     private const int QuietUpdates = 10;
 
     private readonly AlarmOptions _alarms = options.Alarms;
-    private List<RolloutMeasures> _history = [];
+    private List<RolloutMeasures> _recent = []; // the updates of the last window and of the one before it, oldest first
     private Dictionary<AlarmKind, int> _lastSeen = [];
     private RolloutMeasures? _first, _bestEnded, _bestGold;
     private (double Lowest, double Highest) _scores = (double.PositiveInfinity, double.NegativeInfinity);
     private int _update = -1;
 
+    /// <summary>Updates that are kept for comparison: two windows, however long the run is.</summary>
+    internal int Remembered => _recent.Count;
+
     public void Visit(StateVisitor state)
     {
-        state.Value("history", ref _history);
+        state.Value("recent", ref _recent);
         state.Value("lastSeen", ref _lastSeen);
         state.Value("first", ref _first);
         state.Value("bestEnded", ref _bestEnded);
@@ -123,18 +126,28 @@ internal sealed class PolicyMonitor(PolicyHyperparameters options) : IResumable
         Watch(alarms, AlarmKind.LowEntropy, update.Entropy < _alarms.MinEntropy, () => string.Create(InvariantCulture,
             $"The mean entropy is {update.Entropy:F4} nats, under MinEntropy ({_alarms.MinEntropy}): the policy has settled on one " +
             $"response to each prompt and tries no others. Raise KlCoefficient, lower LearningRate, or end the run earlier."));
-        _history.Add(update);
-        if (Window(_history.Count) is var (now, start))
+        _recent.Add(update);
+        if (Window(_recent.Count) is var (now, start))
             WatchWindow(alarms, now, start);
 
         if (alarms.Exists(a => a.Policy is AlarmPolicy.Stop or AlarmPolicy.RollBack))
         {
-            _history.RemoveAt(_history.Count - 1);
+            _recent.RemoveAt(_recent.Count - 1);
             return alarms;
         }
-        _first ??= Window(_history.Count)?.Total;
+        _first ??= Window(_recent.Count)?.Total;
         _scores = RolloutMeasures.Cover(_scores, update.ScoreRange);
+        Forget();
         return alarms;
+    }
+
+    /// <summary>
+    /// Drops what no later window begins with: with an update more, the last window and the one before it begin where they did, or later.
+    /// </summary>
+    private void Forget()
+    {
+        if (Window(_recent.Count) is var (_, start) && Window(start) is var (_, oldest))
+            _recent.RemoveRange(0, oldest);
     }
 
     /// <summary>Looks at the optimiser steps of an update.</summary>
@@ -263,7 +276,7 @@ internal sealed class PolicyMonitor(PolicyHyperparameters options) : IResumable
         RolloutMeasures? total = null;
         for (int start = end - 1; start >= 0; start--)
         {
-            total = total is null ? _history[start] : _history[start] + total;
+            total = total is null ? _recent[start] : _recent[start] + total;
             if (total.Score.Count >= WindowSize)
                 return (total, start);
         }
