@@ -8,6 +8,7 @@
 //
 //   dotnet run samples/quickstart.cs                       about 4 minutes on 2 cores
 //   dotnet run samples/quickstart.cs -- --fast             under 1 minute, smaller numbers
+//   dotnet run samples/quickstart.cs -- --resume           the same, and once more after Ctrl+C or a power cut: it goes on where it was
 //   dotnet run samples/quickstart.cs -- --corpus my.txt    your own text: a line's first words are the prompt, its rest the completion
 //
 // It ends with one plain line:
@@ -31,13 +32,15 @@ var outputOption = new Option<DirectoryInfo>("--output")
     Description = "Where models are saved.",
     DefaultValueFactory = _ => new DirectoryInfo("quickstart-output"),
 };
-var command = new RootCommand("From text to an aligned GPT.") { seedOption, fastOption, corpusOption, outputOption };
+var resumeOption = new Option<bool>("--resume") { Description = "Keep the runs in the output folder, and go on where they stopped." };
+var command = new RootCommand("From text to an aligned GPT.") { seedOption, fastOption, corpusOption, outputOption, resumeOption };
 command.SetAction(arguments =>
 {
     try
     {
         Quickstart(
-            arguments.GetValue(seedOption), arguments.GetValue(fastOption), arguments.GetValue(corpusOption), arguments.GetValue(outputOption)!);
+            arguments.GetValue(seedOption), arguments.GetValue(fastOption), arguments.GetValue(corpusOption),
+            arguments.GetValue(outputOption)!, arguments.GetValue(resumeOption));
         return 0;
     }
     catch (FileNotFoundException e)
@@ -48,9 +51,14 @@ command.SetAction(arguments =>
 });
 return command.Parse(args).Invoke();
 
-static void Quickstart(int seed, bool fast, FileInfo? corpusFile, DirectoryInfo output)
+static void Quickstart(int seed, bool fast, FileInfo? corpusFile, DirectoryInfo output, bool resume)
 {
     var clock = Stopwatch.StartNew();
+    CheckpointOptions? Checkpoints(string run) => !resume ? null : new()
+    {
+        Folder = Path.Combine(output.FullName, "runs", run),
+        Every = TimeSpan.FromSeconds(10), // minutes for longer runs
+    };
     var ml = new MLContext(seed);
     var rlhf = ml.Rlhf();
 
@@ -78,6 +86,7 @@ static void Quickstart(int seed, bool fast, FileInfo? corpusFile, DirectoryInfo 
         Steps = fast ? 100 : 1_000,
         WarmupSteps = fast ? 10 : 100,
         BatchSize = 16,
+        Checkpoints = Checkpoints("gpt"),
         Progress = new ConsoleProgress("pretraining"),
     }).Fit(corpus);
 
@@ -88,6 +97,7 @@ static void Quickstart(int seed, bool fast, FileInfo? corpusFile, DirectoryInfo 
         Epochs = 1,
         LearningRate = 5e-4,
         Sampling = sampling,
+        Checkpoints = Checkpoints("sft"),
         Progress = new ConsoleProgress("fine-tuning"),
     }).Fit(ml.Data.LoadFromEnumerable(demonstrations));
 
@@ -99,6 +109,7 @@ static void Quickstart(int seed, bool fast, FileInfo? corpusFile, DirectoryInfo 
     {
         Epochs = 2,
         LearningRate = 5e-4,
+        Checkpoints = Checkpoints("reward"),
         Progress = new ConsoleProgress("reward model"),
     }).Fit(ml.Data.LoadFromEnumerable(preferences[heldOutPairs..]));
     var accuracy = rlhf.EvaluateRewardModel(reward, ml.Data.LoadFromEnumerable(preferences[..heldOutPairs]));
@@ -113,6 +124,7 @@ static void Quickstart(int seed, bool fast, FileInfo? corpusFile, DirectoryInfo 
         KlCoefficient = 0.2,
         MaxResponseTokens = sampling.MaxNewTokens,
         Temperature = sampling.Temperature,
+        Checkpoints = Checkpoints("ppo"),
         Progress = new ConsoleProgress("PPO"),
     }).Fit(ml.Data.LoadFromEnumerable(trainPrompts.Take(4_000)));
 

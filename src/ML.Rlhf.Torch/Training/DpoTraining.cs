@@ -108,7 +108,8 @@ namespace ML.Rlhf.Torch.Training
                 Batches.Shuffled(preferences.Count, options.BatchSize, options.Epochs, new RandomStream(run.Seed)));
 
             foreach (int step in run.Steps(
-                new RunStart(options, totalSteps, [model], ("Data", preferences), ("ValidationData", validation)), ("optimizer", optimizer)))
+                new RunStart(options, totalSteps, [model], ("Data", preferences), ("ValidationData", validation)),
+                ("optimizer", optimizer)))
             {
                 int[] batch = batches.At(step);
 
@@ -123,7 +124,8 @@ namespace ML.Rlhf.Torch.Training
                 // 4. Measure after each epoch, and report.
                 run.CountTokens(AnswerBatch.TokenCount(preferences, batch));
                 bool measure = held is not null && (step + 1) % stepsPerEpoch == 0;
-                run.Report(statistics.Progress(run, step + 1, totalSteps, measure ? Loss(model, held!, options) : null, learningRate, norm));
+                double? heldLoss = measure ? Loss(model, held!, options) : null;
+                run.Report(statistics.Progress(run, step + 1, totalSteps, heldLoss, learningRate, norm));
             }
         }
 

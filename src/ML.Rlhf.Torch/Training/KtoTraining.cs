@@ -190,7 +190,8 @@ namespace ML.Rlhf.Torch.Training
                 // 4. Measure after each epoch, and report.
                 run.CountTokens(batch.Sum(row => (long)feedback.Answers.Sequences.Length(row)));
                 bool measure = held is not null && (step + 1) % stepsPerEpoch == 0;
-                run.Report(statistics.Progress(run, step + 1, totalSteps, measure ? Loss(model, held!, options) : null, learningRate, norm));
+                double? heldLoss = measure ? Loss(model, held!, options) : null;
+                run.Report(statistics.Progress(run, step + 1, totalSteps, heldLoss, learningRate, norm));
             }
         }
 

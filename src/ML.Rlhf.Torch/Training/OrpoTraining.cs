@@ -80,7 +80,8 @@ namespace ML.Rlhf.Torch.Training
                 Batches.Shuffled(preferences.Count, options.BatchSize, options.Epochs, new RandomStream(run.Seed)));
 
             foreach (int step in run.Steps(
-                new RunStart(options, totalSteps, [model], ("Data", preferences), ("ValidationData", validation)), ("optimizer", optimizer)))
+                new RunStart(options, totalSteps, [model], ("Data", preferences), ("ValidationData", validation)),
+                ("optimizer", optimizer)))
             {
                 int[] batch = batches.At(step);
 

@@ -95,7 +95,10 @@ namespace ML.Rlhf.Torch.Training
                 Batches.Shuffled(rankings.Count, options.BatchSize, options.Epochs, new RandomStream(run.Seed)));
 
             foreach (int step in run.Steps(
-                new RunStart(options, totalSteps, [model], ("Data", rankings), ("ValidationData", validation), ("NormalizationTexts", normalizationTexts)), ("optimizer", optimizer)))
+                new RunStart(
+                    options, totalSteps, [model], ("Data", rankings), ("ValidationData", validation),
+                    ("NormalizationTexts", normalizationTexts)),
+                ("optimizer", optimizer)))
             {
                 int[] batch = batches.At(step);
 

@@ -68,7 +68,8 @@ namespace ML.Rlhf.Torch.Training
                 Batches.Shuffled(demonstrations.Count, options.BatchSize, options.Epochs, new RandomStream(run.Seed)));
 
             foreach (int step in run.Steps(
-                new RunStart(options, totalSteps, [model], ("Data", demonstrations), ("ValidationData", validation)), ("optimizer", optimizer)))
+                new RunStart(options, totalSteps, [model], ("Data", demonstrations), ("ValidationData", validation)),
+                ("optimizer", optimizer)))
             {
                 int[] batch = batches.At(step);
                 Dropout.Begin(model, options.Dropout, run, step);
@@ -92,7 +93,8 @@ namespace ML.Rlhf.Torch.Training
                 // 3. Measure after each epoch, and report.
                 run.CountTokens(batch.Sum(row => (long)demonstrations.Sequences.Length(row)));
                 bool measure = validation is not null && (step + 1) % stepsPerEpoch == 0;
-                run.Report(step + 1, totalSteps, loss, measure ? NextTokenLoss.Completions(model, validation!).Mean : null, learningRate, norm);
+                double? validationLoss = measure ? NextTokenLoss.Completions(model, validation!).Mean : null;
+                run.Report(step + 1, totalSteps, loss, validationLoss, learningRate, norm);
             }
             Dropout.End(model);
         }

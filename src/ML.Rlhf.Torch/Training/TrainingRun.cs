@@ -52,7 +52,7 @@ internal sealed class TrainingRun(string stage, Device device, int seed, Action<
     /// </summary>
     /// <param name="start">What the run begins with.</param>
     /// <param name="state">All that changes from step to step, under names of its own.</param>
-    /// <exception cref="OperationCanceledException">The run was canceled, and nothing shall be returned, or there is nothing yet.</exception>
+    /// <exception cref="OperationCanceledException">The run was canceled, and is not to return what it has, or has nothing yet.</exception>
     /// <exception cref="InvalidOperationException">Too many steps in a row had a gradient that is not finite.</exception>
     public IEnumerable<int> Steps(RunStart start, params (string Name, IResumable? Part)[] state)
     {

@@ -160,7 +160,10 @@ internal static class TinyLoop
 
     private static T Configure<T>(T options, Settings s) where T : OptimizationOptions
     {
-        options = options with { MicroBatchSize = s.MicroBatchSize, LearningRate = 1e-2, Checkpoints = s.Checkpoints, WhenCanceled = s.WhenCanceled };
+        options = options with
+        {
+            MicroBatchSize = s.MicroBatchSize, LearningRate = 1e-2, Checkpoints = s.Checkpoints, WhenCanceled = s.WhenCanceled,
+        };
         if (options is FineTuningOptions fineTuning)
             options = (T)(OptimizationOptions)(fineTuning with { Lora = s.Lora });
         return s.PlainGradientDescent

@@ -98,7 +98,8 @@ public abstract record OptimizationOptions
     public IProgress<TrainingProgress>? Progress { get; init; }
 
     /// <summary>
-    /// Stops the run, before the next row is read, the next step, or the next token of a rollout; <see cref="WhenCanceled"/> says how. <c>MLContext.CancelExecution()</c> does the same once training has begun.
+    /// Stops the run, before the next row is read, the next step, or the next token of a rollout; <see cref="WhenCanceled"/> says how.
+    /// <c>MLContext.CancelExecution()</c> does the same once training has begun.
     /// </summary>
     public CancellationToken CancellationToken { get; init; }
 

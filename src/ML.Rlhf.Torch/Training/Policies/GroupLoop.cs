@@ -38,7 +38,8 @@ internal static class GroupLoop
         {
             foreach (int update in run.Steps(
                 new RunStart(options, updates, [policy], ("Prompts", source.Prompts)) { IsOver = () => guard.IsOver },
-                ("policy", optimizer), ("average", average), ("guard", guard), ("order", new Resumable(s => s.Value("stream", ref shuffles)))))
+                ("policy", optimizer), ("average", average), ("guard", guard),
+                ("order", new Resumable(s => s.Value("stream", ref shuffles)))))
                 Update(update);
         }
         catch (OperationCanceledException) when (run.ReturnsWhatItHas)

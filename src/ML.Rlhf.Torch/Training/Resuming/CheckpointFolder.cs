@@ -3,7 +3,7 @@ namespace ML.Rlhf.Torch.Training;
 /// <summary>The checkpoints of one run: which of them is the newest whole one, and which are kept. Only one process may have it.</summary>
 internal sealed class CheckpointFolder : IDisposable
 {
-    private const string LockFile = ".lock", RunFile = "run.json", DamagedSuffix = ".damaged";
+    private const string LockFile = ".lock", ProbeFile = ".probe", RunFile = "run.json", DamagedSuffix = ".damaged";
 
     private readonly string _path;
     private readonly TrainingRun _run;
@@ -12,13 +12,13 @@ internal sealed class CheckpointFolder : IDisposable
     /// <exception cref="IOException">The folder cannot be written, or another run has it.</exception>
     public CheckpointFolder(string path, TrainingRun run)
     {
-        _path = System.IO.Path.GetFullPath(path);
+        _path = Path.GetFullPath(path);
         _run = run;
         try
         {
             Directory.CreateDirectory(_path);
-            File.WriteAllBytes(System.IO.Path.Combine(_path, LockFile + RunCheckpoint.TemporarySuffix), []); // can it be written at all?
-            File.Delete(System.IO.Path.Combine(_path, LockFile + RunCheckpoint.TemporarySuffix));
+            File.WriteAllBytes(Path.Combine(_path, ProbeFile), []); // can it be written at all?
+            File.Delete(Path.Combine(_path, ProbeFile));
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
@@ -29,7 +29,7 @@ internal sealed class CheckpointFolder : IDisposable
         try
         {
             _lock = new FileStream(
-                System.IO.Path.Combine(_path, LockFile), FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None);
+                Path.Combine(_path, LockFile), FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None);
         }
         catch (IOException e)
         {
@@ -37,20 +37,20 @@ internal sealed class CheckpointFolder : IDisposable
                 $"{nameof(CheckpointOptions)}.{nameof(CheckpointOptions.Folder)} '{_path}' is in use by another run. Wait until it has " +
                 "ended, or choose another folder.", e);
         }
-        foreach (string left in Directory.GetDirectories(_path, "*" + RunCheckpoint.TemporarySuffix))
-            RunCheckpoint.Delete(left);
     }
 
-    public string Path => _path;
+    public string FullPath => _path;
 
     /// <summary>The checkpoint of a step.</summary>
-    public string this[int step] => System.IO.Path.Combine(_path, RunCheckpoint.NameOf(step));
+    public string this[int step] => Path.Combine(_path, RunCheckpoint.NameOf(step));
 
-    /// <summary>Where the run begins; null for its beginning.</summary>
+    /// <summary>Where the run begins; null for its beginning. What a killed process left half done is deleted.</summary>
     /// <exception cref="InvalidOperationException">There are checkpoints where none may be, or they are all damaged.</exception>
     /// <exception cref="FormatException">The checkpoint that was asked for is damaged.</exception>
     public RunCheckpoint? Find(Resume resume)
     {
+        foreach (string left in Directory.GetDirectories(_path, "*" + RunCheckpoint.TemporarySuffix))
+            RunCheckpoint.Delete(left);
         int[] steps = Steps();
         if (resume == Resume.Never && steps.Length > 0)
             throw new InvalidOperationException(
@@ -64,9 +64,9 @@ internal sealed class CheckpointFolder : IDisposable
     /// <summary>Writes <c>run.json</c>.</summary>
     public void WriteManifest(RunManifest manifest)
     {
-        string temporary = System.IO.Path.Combine(_path, RunFile + RunCheckpoint.TemporarySuffix);
+        string temporary = Path.Combine(_path, RunFile + RunCheckpoint.TemporarySuffix);
         File.WriteAllBytes(temporary, manifest.ToJson());
-        File.Move(temporary, System.IO.Path.Combine(_path, RunFile), overwrite: true);
+        File.Move(temporary, Path.Combine(_path, RunFile), overwrite: true);
     }
 
     /// <summary>Deletes all checkpoints but the newest ones.</summary>

@@ -2,17 +2,17 @@ namespace ML.Rlhf;
 
 /// <summary>
 /// How a run is kept on disk while it goes on, so that it survives the end of its process: killed at any moment and begun again with the
-/// same options and data, it ends with the same weights, bit for bit, as if it had never stopped (on a CPU with the same number of threads).
+/// same options and data, it ends with the same weights as if it had never stopped, bit for bit on a CPU with the same number of threads.
 /// </summary>
 /// <remarks>
 /// <para>A checkpoint is a folder <c>checkpoint-00000100</c> with the weights that are trained, the optimiser's memory, and everything else
-/// that changes during a run: about three times the trained weights, twice as much where PPO may have to go back to an earlier state. It is
-/// written under another name, flushed and renamed, with a checksum of each file; a damaged one is reported, and the one before it used.
-/// A run that ends, is canceled between two steps, or fails there, leaves a checkpoint, too. Calling <c>Fit</c> again on a finished run gives
-/// its model at once.</para>
-/// <para>Beside the checkpoints stand <c>run.json</c> (options, fingerprints of the data and the starting model, seed, versions, machine) and
-/// <c>progress.jsonl</c>, one line for each step with the numbers of <see cref="TrainingProgress.ToMetrics"/>.</para>
-/// <para>A checkpoint contains no text of the data, but weights can be asked what they learned: keep it as safe as the data.</para>
+/// that changes during a run: about three times the trained weights, and twice as much where PPO may have to go back. It is written under
+/// another name, flushed and renamed, with a checksum of each file; a damaged one is reported, and the one before it used. A run that ends,
+/// is canceled or fails leaves one, too, unless that happens in the middle of a step. <c>Fit</c> on a finished run gives its model at once.
+/// </para>
+/// <para>Beside the checkpoints stand <c>run.json</c> (options, fingerprints of the data and the starting model, seed, versions, machine)
+/// and <c>progress.jsonl</c>, a line for each step with the numbers of <see cref="TrainingProgress.ToMetrics"/>.</para>
+/// <para>A checkpoint has no text of the data in it, but weights can be asked what they learned: keep it as safe as the data.</para>
 /// </remarks>
 public sealed record CheckpointOptions
 {
@@ -35,7 +35,7 @@ public sealed record CheckpointOptions
     /// The number by which a run's best step is known. A step that has the best value so far is kept as a checkpoint, and the run ends with
     /// the weights of the best one, not with the last ones.
     /// </summary>
-    /// <value>Null, the default, ends with the last weights. <c>CheckpointMetric.Lowest("eval_loss")</c> keeps a run from overfitting.</value>
+    /// <value>Null, the default, ends with the last weights. <c>CheckpointMetric.Lowest("eval_loss")</c> protects from overfitting.</value>
     public CheckpointMetric? Best { get; init; }
 
     /// <summary>Where the run begins.</summary>
@@ -74,8 +74,8 @@ public sealed record CheckpointOptions
 
 /// <summary>A number that tells which of a run's steps is the best.</summary>
 /// <param name="Name">
-/// Its name in <see cref="TrainingProgress.ToMetrics"/>: "eval_loss", or for PPO "objective/scores". Numbers of PPO, GRPO and RLOO are of the
-/// responses that an update began with.
+/// Its name in <see cref="TrainingProgress.ToMetrics"/>: "eval_loss", or for PPO "objective/scores". Numbers of PPO, GRPO and RLOO are of
+/// the responses that an update began with.
 /// </param>
 /// <param name="HigherIsBetter">Whether the highest value is the best.</param>
 public sealed record CheckpointMetric(string Name, bool HigherIsBetter)

@@ -45,8 +45,8 @@ internal sealed class ProgressHistory : IDisposable
         catch (IOException e)
         {
             throw new IOException(
-                $"Step {progress.Step} could not be added to '{_file.Name}': {e.Message.TrimEnd('.')}. Free some space, and call Fit again: " +
-                "with the same options and data it goes on after the last checkpoint.", e);
+                $"Step {progress.Step} could not be added to '{_file.Name}': {e.Message.TrimEnd('.')}. Free some space, and call Fit " +
+                "again: with the same options and data it goes on after the last checkpoint.", e);
         }
     }
 

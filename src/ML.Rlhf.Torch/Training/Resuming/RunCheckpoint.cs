@@ -90,8 +90,8 @@ internal sealed class RunCheckpoint
             TryDelete(temporary);
             throw new IOException(
                 $"The checkpoint of step {step} could not be written to '{folder}': {e.Message.TrimEnd('.')}. Nothing is left of it. Free " +
-                "some space, or mend the folder, and call Fit again: with the same options and data it goes on after the last checkpoint.",
-                e);
+                "some space, or mend the folder, and call Fit again: with the same options and data it goes on after the last " +
+                "checkpoint.", e);
         }
     }
 
@@ -135,7 +135,7 @@ internal sealed class RunCheckpoint
             if (!saved.TryGetValue(name, out var info) || !info.Shape.AsSpan().SequenceEqual(tensor.shape))
                 throw new FormatException(
                     $"'{Folder}' has {(info is null ? "no tensor" : $"shape {info.ShapeText} for")} '{name}', where the run has " +
-                    $"{SafetensorsHeader.Text(tensor.shape)}. It was saved by a run with other options or another version of this library.");
+                    $"{SafetensorsHeader.Text(tensor.shape)}. It was saved with other options or by another version of this library.");
             file.Read(info, tensor);
         }));
     }

@@ -17,7 +17,7 @@ internal sealed class RunCheckpoints : IResumable, IDisposable
     private long _historyBytes;
     private (double Value, int Step)? _best;
     private bool _isBest, _isWriting; // still writing at the end: it failed
-    private int _step, _writtenStep = -1, _version;
+    private int _step, _writtenStep, _version; // of step 0 nothing is written: it is what the run begins with
     private long _written = Stopwatch.GetTimestamp();
 
     /// <param name="options">Validated.</param>
@@ -46,7 +46,7 @@ internal sealed class RunCheckpoints : IResumable, IDisposable
     /// <exception cref="InvalidOperationException">The checkpoint belongs to another run, or none of them can be used.</exception>
     public int Resume()
     {
-        string historyFolder = _folder.Path;
+        string historyFolder = _folder.FullPath;
         if (_folder.Find(_options.Resume) is { } checkpoint)
         {
             _manifest.RequireSameAs(checkpoint.Run, checkpoint.Folder, _options.AllowedChanges);
@@ -54,7 +54,7 @@ internal sealed class RunCheckpoints : IResumable, IDisposable
                 _run.Warn(changes);
             checkpoint.Restore(Visit);
             _step = checkpoint.Step;
-            if (Path.GetDirectoryName(checkpoint.Folder) == _folder.Path)
+            if (Path.GetDirectoryName(checkpoint.Folder) == _folder.FullPath)
                 _writtenStep = _step;
             else
                 historyFolder = Path.GetDirectoryName(Path.GetFullPath(checkpoint.Folder))!;
@@ -63,7 +63,7 @@ internal sealed class RunCheckpoints : IResumable, IDisposable
         if (_best is { } best && !Directory.Exists(_folder[best.Step]))
             _best = null;
         _folder.WriteManifest(_manifest);
-        _history = new ProgressHistory(_folder.Path, historyFolder, _historyBytes);
+        _history = new ProgressHistory(_folder.FullPath, historyFolder, _historyBytes);
         _version = Version;
         return _step;
     }

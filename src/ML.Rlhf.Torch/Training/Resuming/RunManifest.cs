@@ -75,8 +75,8 @@ internal sealed record RunManifest(
         if (differences.Count > 0)
             throw new InvalidOperationException(
                 $"'{checkpoint}' belongs to a run that was begun with something else: {string.Join("; ", differences)}. Go on with the " +
-                $"same, name what may differ in {nameof(CheckpointOptions)}.{nameof(CheckpointOptions.AllowedChanges)}, or choose another " +
-                $"{nameof(CheckpointOptions.Folder)}.");
+                $"same, name what may differ in {nameof(CheckpointOptions)}.{nameof(CheckpointOptions.AllowedChanges)}, or choose " +
+                $"another {nameof(CheckpointOptions.Folder)}.");
     }
 
     /// <summary>What differs around the run, in a sentence; null where nothing does.</summary>
@@ -99,5 +99,6 @@ internal sealed record RunManifest(
     private static string Short(string value) => value.Length == 64 ? value[..12] + "…" : value;
 
     private static string Version(Type type) =>
-        type.Assembly.GetCustomAttribute<AssemblyInformationalVersionAttribute>()?.InformationalVersion ?? $"{type.Assembly.GetName().Version}";
+        type.Assembly.GetCustomAttribute<AssemblyInformationalVersionAttribute>()?.InformationalVersion
+        ?? $"{type.Assembly.GetName().Version}";
 }
