@@ -33,6 +33,9 @@ internal sealed record StageSettings
 
     public double Dropout { get; init; }
 
+    /// <summary>Adapters, where a model is fine-tuned.</summary>
+    public LoraOptions? Lora { get; init; }
+
     public IProgress<TrainingProgress>? Progress { get; init; }
 
     public CancellationToken CancellationToken { get; init; }
@@ -96,6 +99,7 @@ internal static class Stages
                 Dropout = s.Dropout,
                 PromptColumnName = "Prompt" + s.Suffix,
                 CompletionColumnName = "Completion" + s.Suffix,
+                Lora = s.Lora,
                 Seed = s.Seed,
                 Progress = s.Progress,
                 CancellationToken = s.CancellationToken,
@@ -110,6 +114,7 @@ internal static class Stages
                 RejectedColumnName = "Rejected" + s.Suffix,
                 CompletionColumnName = "Completion" + s.Suffix,
                 ScoreColumnName = "Score" + s.Suffix,
+                Lora = s.Lora,
                 Seed = s.Seed,
                 Progress = s.Progress,
                 CancellationToken = s.CancellationToken,
@@ -125,6 +130,7 @@ internal static class Stages
                 UnfinishedScore = null,
                 PromptColumnName = "Prompt" + s.Suffix,
                 CompletionColumnName = "Completion" + s.Suffix,
+                Lora = s.Lora,
                 Seed = s.Seed,
                 Progress = s.Progress,
                 CancellationToken = s.CancellationToken,
@@ -139,6 +145,7 @@ internal static class Stages
                 UnfinishedScore = null,
                 PromptColumnName = "Prompt" + s.Suffix,
                 CompletionColumnName = "Completion" + s.Suffix,
+                Lora = s.Lora,
                 Seed = s.Seed,
                 Progress = s.Progress,
                 CancellationToken = s.CancellationToken,
@@ -153,6 +160,7 @@ internal static class Stages
                 UnfinishedScore = null,
                 PromptColumnName = "Prompt" + s.Suffix,
                 CompletionColumnName = "Completion" + s.Suffix,
+                Lora = s.Lora,
                 Seed = s.Seed,
                 Progress = s.Progress,
                 CancellationToken = s.CancellationToken,
@@ -165,6 +173,7 @@ internal static class Stages
                 ChosenColumnName = "Chosen" + s.Suffix,
                 RejectedColumnName = "Rejected" + s.Suffix,
                 CompletionColumnName = "Completion" + s.Suffix,
+                Lora = s.Lora,
                 Seed = s.Seed,
                 Progress = s.Progress,
                 CancellationToken = s.CancellationToken,
@@ -176,6 +185,7 @@ internal static class Stages
                 BatchSize = BatchSize,
                 PromptColumnName = "Prompt" + s.Suffix,
                 CompletionColumnName = "Completion" + s.Suffix,
+                Lora = s.Lora,
                 Seed = s.Seed,
                 Progress = s.Progress,
                 CancellationToken = s.CancellationToken,
@@ -189,6 +199,7 @@ internal static class Stages
                 ChosenColumnName = "Chosen" + s.Suffix,
                 RejectedColumnName = "Rejected" + s.Suffix,
                 CompletionColumnName = "Completion" + s.Suffix,
+                Lora = s.Lora,
                 Seed = s.Seed,
                 Progress = s.Progress,
                 CancellationToken = s.CancellationToken,

@@ -146,7 +146,7 @@ internal sealed class PolicyMonitor(PolicyHyperparameters options) : IResumable
     /// </summary>
     private void Forget()
     {
-        if (Window(_recent.Count) is var (_, start) && Window(start) is var (_, oldest))
+        if (WindowStart(_recent.Count) is { } start && WindowStart(start) is { } oldest)
             _recent.RemoveRange(0, oldest);
     }
 
@@ -273,12 +273,22 @@ internal sealed class PolicyMonitor(PolicyHyperparameters options) : IResumable
     /// <summary>The last updates before one, as many as make a window together; null where there are too few.</summary>
     private (RolloutMeasures Total, int Start)? Window(int end)
     {
-        RolloutMeasures? total = null;
+        if (WindowStart(end) is not { } start)
+            return null;
+        var total = _recent[end - 1];
+        for (int i = end - 2; i >= start; i--)
+            total = _recent[i] + total;
+        return (total, start);
+    }
+
+    private int? WindowStart(int end)
+    {
+        long responses = 0;
         for (int start = end - 1; start >= 0; start--)
         {
-            total = total is null ? _recent[start] : _recent[start] + total;
-            if (total.Score.Count >= WindowSize)
-                return (total, start);
+            responses += _recent[start].Score.Count;
+            if (responses >= WindowSize)
+                return start;
         }
         return null;
     }
