@@ -24,8 +24,10 @@ internal sealed class Continuation : INextToken
     {
         (_model, _prompts) = (model, prompts);
         _capacity = prompts.Max(p => p.Length) + newTokens;
-        _cache = model.CreateCache(prompts.Count, _capacity);
-        _positions = tensor(prompts.Select(p => p.Length - 1L).ToArray(), device: model.Device).unsqueeze(-1).DetachFromDisposeScope();
+        using var scope = NewDisposeScope();
+        _positions = tensor(prompts.Select(p => p.Length - 1L).ToArray(), device: model.Device).unsqueeze(-1);
+        _cache = model.CreateCache(prompts.Count, _capacity); // the last that may run out of memory: Dispose is not called then
+        _positions.DetachFromDisposeScope();
     }
 
     public Tensor Logits(Tensor? drawn)

@@ -308,10 +308,17 @@ internal sealed class EncoderDecoderCache : DecodingCache
     {
         using var scope = NewDisposeScope();
         var a = model.Architecture;
-        Targets = new KeyValueCache(a.Layers, encoded.shape[0], a.Heads, capacity, a.Width / a.Heads, encoded.device);
-        SourceMask = mask?.alias().DetachFromDisposeScope();
         // Contiguous, for the kernel reads them again for each token.
-        _sources = [.. model.OfSource(encoded).Select(s => (Owned(s.Keys.contiguous()), Owned(s.Values.contiguous())))];
+        _sources = [.. model.OfSource(encoded).Select(s => (s.Keys.contiguous(), s.Values.contiguous()))];
+        SourceMask = mask?.alias();
+        Targets = new KeyValueCache(a.Layers, encoded.shape[0], a.Heads, capacity, a.Width / a.Heads, encoded.device);
+        // Only now: what was allocated before memory ran out must not stay.
+        SourceMask?.DetachFromDisposeScope();
+        foreach (var (keys, values) in _sources)
+        {
+            keys.DetachFromDisposeScope();
+            values.DetachFromDisposeScope();
+        }
     }
 
     internal KeyValueCache Targets { get; }
@@ -333,7 +340,8 @@ internal sealed class EncoderDecoderCache : DecodingCache
         for (int layer = 0; layer < _sources.Length; layer++)
         {
             var (keys, values) = _sources[layer];
-            _sources[layer] = (Owned(keys.index_select(0, rows)), Owned(values.index_select(0, rows)));
+            Tensor keptKeys = keys.index_select(0, rows), keptValues = values.index_select(0, rows);
+            _sources[layer] = (Owned(keptKeys), Owned(keptValues));
             keys.Dispose();
             values.Dispose();
         }

@@ -9,10 +9,12 @@ internal sealed class KeyValueCache : DecodingCache
 
     public KeyValueCache(int layers, long rows, long heads, long capacity, long headWidth, Device device)
     {
-        Tensor[] Allocate() =>
-            [.. Enumerable.Range(0, layers).Select(_ => empty([rows, heads, capacity, headWidth], device: device).DetachFromDisposeScope())];
+        using var scope = NewDisposeScope(); // what was allocated before memory ran out must not stay
+        Tensor[] Allocate() => [.. Enumerable.Range(0, layers).Select(_ => empty([rows, heads, capacity, headWidth], device: device))];
         _keys = Allocate();
         _values = Allocate();
+        foreach (var tensor in _keys.Concat(_values))
+            tensor.DetachFromDisposeScope();
     }
 
     /// <summary>Adds the keys and values of new tokens (B, heads, T, numbers per head) to a layer and gives all of them.</summary>

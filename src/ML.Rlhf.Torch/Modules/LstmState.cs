@@ -9,8 +9,14 @@ internal sealed class LstmState : DecodingCache
 
     public LstmState(int layers, long rows, long width, Device device)
     {
-        Tensor Zeros() => zeros([rows, width], device: device).DetachFromDisposeScope();
+        using var scope = NewDisposeScope(); // what was allocated before memory ran out must not stay
+        Tensor Zeros() => zeros([rows, width], device: device);
         _layers = [.. Enumerable.Range(0, layers).Select(_ => (Zeros(), Zeros()))];
+        foreach (var (output, memory) in _layers)
+        {
+            output.DetachFromDisposeScope();
+            memory.DetachFromDisposeScope();
+        }
     }
 
     public (Tensor Output, Tensor Memory) this[int layer] => _layers[layer];

@@ -90,7 +90,7 @@ public sealed class EncoderTransformer : ITransformer, IDisposable, IModelCompon
                 WarnOnceOfCut(text, tokens.Length + 2);
             sequences.Add(_tokens.Enclose(tokens.AsSpan(0, Math.Min(room, tokens.Length))));
         }
-        return SentenceEmbedding.Embed(Network, sequences, Pooling, NormalizeFeatures);
+        return OutOfMemory.Explain(() => SentenceEmbedding.Embed(Network, sequences, Pooling, NormalizeFeatures));
     }
 
     /// <summary>Guesses the word that a text leaves open.</summary>
@@ -118,7 +118,8 @@ public sealed class EncoderTransformer : ITransformer, IDisposable, IModelCompon
             throw new ArgumentException(
                 $"The text '{Texts.Shorten(text)}' has {tokens.Length} tokens, but the model's context is {Architecture.ContextLength}. " +
                 "Shorten it.", nameof(text));
-        return [.. MaskedTokenLoss.Likeliest(Network, tokens, before.Length + 1, top).Select(guess => new MaskCandidate(
+        var guesses = OutOfMemory.Explain(() => MaskedTokenLoss.Likeliest(Network, tokens, before.Length + 1, top));
+        return [.. guesses.Select(guess => new MaskCandidate(
             Tokenizer.Decode([guess.Token]), guess.Probability, Tokenizer.Decode([.. before, guess.Token, .. after])))];
     }
 

@@ -90,8 +90,8 @@ public sealed class TextToTextTransformer : ITransformer, IDisposable, IModelCom
         var module = _model.Module;
         var drawn = CompletionBatches.Draw(
             [.. prompts.Select(prompt => EncodePrompt(prompt, sampling))], sampling.Seed,
-            (batch, streams) => Sampler.Generate(
-                module, batch, streams, Tokenizer.EndOfText, sampling, checkCanceled: cancellationToken.ThrowIfCancellationRequested));
+            (batch, streams) => OutOfMemory.Explain(() => Sampler.Generate(
+                module, batch, streams, Tokenizer.EndOfText, sampling, checkCanceled: cancellationToken.ThrowIfCancellationRequested)));
         return [.. drawn.Select(completion => Tokenizer.Decode(completion.Tokens))];
     }
 

@@ -131,8 +131,8 @@ public sealed partial class TextGenerationTransformer : ITransformer, IDisposabl
         int[][] prompts, StopTokens stop, SamplingOptions sampling, CancellationToken cancellationToken, int answersPerPrompt = 1) =>
         CompletionBatches.Draw(
             prompts, sampling.Seed,
-            (batch, streams) => Sampler.Generate(
-                Network, batch, streams, stop, sampling, checkCanceled: cancellationToken.ThrowIfCancellationRequested),
+            (batch, streams) => OutOfMemory.Explain(() => Sampler.Generate(
+                Network, batch, streams, stop, sampling, checkCanceled: cancellationToken.ThrowIfCancellationRequested)),
             answersPerPrompt);
 
     /// <summary>Completes one prompt and gives the text as it comes, in pieces of whole characters.</summary>
@@ -177,9 +177,9 @@ public sealed partial class TextGenerationTransformer : ITransformer, IDisposabl
             try
             {
                 var decoder = Tokenizer.CreateStreamingDecoder();
-                Sampler.Generate(
+                OutOfMemory.Explain(() => Sampler.Generate(
                     Network, [tokens], [CompletionBatches.RandomnessOf(tokens, sampling.Seed)], stopTokens, sampling,
-                    onToken: (_, token) => Write(decoder.Push(token)), checkCanceled: stopped.ThrowIfCancellationRequested);
+                    onToken: (_, token) => Write(decoder.Push(token)), checkCanceled: stopped.ThrowIfCancellationRequested));
                 Write(decoder.Finish());
             }
             catch (Exception e)
@@ -222,7 +222,7 @@ public sealed partial class TextGenerationTransformer : ITransformer, IDisposabl
     /// <exception cref="ArgumentException">The text does not fit the model's context.</exception>
     /// <exception cref="NotSupportedException">The model has no attention.</exception>
     public AttentionWeights GetAttentionWeights(string text) =>
-        AttentionWeights.Of(Network, Tokenizer, EncodePrompt(text, Sampling with { TruncatePrompts = false }));
+        OutOfMemory.Explain(() => AttentionWeights.Of(Network, Tokenizer, EncodePrompt(text, Sampling with { TruncatePrompts = false })));
 
     /// <summary>
     /// Writes the model into a folder in Hugging Face's layout: <c>config.json</c>, <c>model.safetensors</c> (shards of 5 GB where it is

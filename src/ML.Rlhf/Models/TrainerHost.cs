@@ -22,6 +22,7 @@ internal sealed class TrainerHost(IHostEnvironment environment, string name)
     /// <param name="stage">Name of the stage in progress records.</param>
     /// <param name="options">Seed, progress and cancellation of this run.</param>
     /// <param name="train">The work.</param>
+    /// <exception cref="InsufficientMemoryException">Memory ran out; the message says what to lower.</exception>
     public T Train<T>(string stage, OptimizationOptions options, Func<TrainingRun, T> train)
     {
         using var channel = Host.Start(stage);
@@ -33,6 +34,10 @@ internal sealed class TrainerHost(IHostEnvironment environment, string name)
         try
         {
             return train(run);
+        }
+        catch (Exception e) when (OutOfMemory.OfTraining(e, stage, options) is { } explanation)
+        {
+            throw Host.Process(explanation);
         }
         catch (Exception e) when (e is not OperationCanceledException)
         {

@@ -97,7 +97,7 @@ public sealed partial class RewardTransformer : ITransformer, IDisposable, IMode
         var sequences = new TokenSequences();
         foreach (var (prompt, completion) in answers)
             sequences.Add(Encode(prompt, completion));
-        return Array.ConvertAll(RewardScoring.Score(Scalar, sequences), score => (float)score);
+        return Array.ConvertAll(OutOfMemory.Explain(() => RewardScoring.Score(Scalar, sequences)), score => (float)score);
     }
 
     /// <param name="prompt">The prompt.</param>
