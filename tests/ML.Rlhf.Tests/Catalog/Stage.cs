@@ -42,6 +42,9 @@ internal sealed record StageSettings
 
     public IDataView? ValidationData { get; init; }
 
+    /// <summary>Where the trainer is rewarded by a function: this one.</summary>
+    public Func<string, string, float>? Reward { get; init; }
+
     /// <summary>Where the columns have other names than usual: these follow the name.</summary>
     public string Suffix { get; init; } = "";
 }
@@ -120,7 +123,7 @@ internal static class Stages
                 CancellationToken = s.CancellationToken,
                 ValidationData = s.ValidationData,
             }),
-            Stage.Ppo => trainers.Ppo(s.Model, (_, completion) => completion.Length, new PpoOptions
+            Stage.Ppo => trainers.Ppo(s.Model, s.Reward ?? ((_, completion) => completion.Length), new PpoOptions
             {
                 Episodes = BatchSize * s.Steps,
                 EpisodesPerUpdate = BatchSize,
@@ -135,7 +138,7 @@ internal static class Stages
                 Progress = s.Progress,
                 CancellationToken = s.CancellationToken,
             }),
-            Stage.Grpo => trainers.Grpo(s.Model, (_, completion) => completion.Sum(c => c) / 100f, new GrpoOptions
+            Stage.Grpo => trainers.Grpo(s.Model, s.Reward ?? ((_, completion) => completion.Sum(c => c) / 100f), new GrpoOptions
             {
                 Episodes = BatchSize * s.Steps,
                 EpisodesPerUpdate = BatchSize,
@@ -150,7 +153,7 @@ internal static class Stages
                 Progress = s.Progress,
                 CancellationToken = s.CancellationToken,
             }),
-            Stage.Rloo => trainers.Rloo(s.Model, (_, completion) => completion.Sum(c => c) / 100f, new RlooOptions
+            Stage.Rloo => trainers.Rloo(s.Model, s.Reward ?? ((_, completion) => completion.Sum(c => c) / 100f), new RlooOptions
             {
                 Episodes = BatchSize * s.Steps,
                 EpisodesPerUpdate = BatchSize,
