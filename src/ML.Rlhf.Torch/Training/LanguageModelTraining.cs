@@ -100,16 +100,12 @@ namespace ML.Rlhf.Torch.Training
         /// <summary>Windows of consecutive tokens (B, T), and the token after each one (B·T).</summary>
         public static (Tensor Ids, Tensor Labels) Windows(TokenSequences corpus, int[] starts, int window, Device device)
         {
-            var tokens = corpus.AllTokens;
             var ids = new long[starts.Length * window];
             var labels = new long[starts.Length * window];
             for (int row = 0; row < starts.Length; row++)
             {
-                for (int t = 0; t < window; t++)
-                {
-                    ids[row * window + t] = tokens[starts[row] + t];
-                    labels[row * window + t] = tokens[starts[row] + t + 1];
-                }
+                corpus.CopyTo(starts[row], ids.AsSpan(row * window, window));
+                corpus.CopyTo(starts[row] + 1, labels.AsSpan(row * window, window));
             }
             return (tensor(ids, [starts.Length, window], device: device), tensor(labels, device: device));
         }

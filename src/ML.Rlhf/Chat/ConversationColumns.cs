@@ -33,11 +33,11 @@ internal sealed record ConversationColumns(string? Messages, string? Roles, stri
 
     /// <summary>Streams the conversations; nothing but these columns is read.</summary>
     /// <exception cref="InvalidOperationException">A row holds no conversation; the message names it.</exception>
-    public IEnumerable<ChatMessage[]> Read(IDataView data, CancellationToken cancellation)
+    public IEnumerable<ChatMessage[]> Read(IDataView data, Action checkCanceled)
     {
         using var cursor = data.GetRowCursor(Names.Select(name => data.Schema[name]));
         var read = CreateReader(cursor);
-        while (TextColumns.MoveNext(cursor, cancellation))
+        while (TextColumns.MoveNext(cursor, checkCanceled))
             yield return read();
     }
 

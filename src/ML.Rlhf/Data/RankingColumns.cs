@@ -78,9 +78,9 @@ internal sealed record RankingColumns(string Prompt, string Chosen, string Rejec
 
     /// <summary>Streams the rows; nothing but these columns is read.</summary>
     /// <param name="data">Data that <see cref="Require"/> let pass.</param>
-    /// <param name="cancellation">Looked at before each row.</param>
+    /// <param name="checkCanceled">Called before each row; throws to stop.</param>
     /// <exception cref="InvalidOperationException">A number cannot be what it is for; the message names the row.</exception>
-    public IEnumerable<RankedRow> Read(IDataView data, CancellationToken cancellation)
+    public IEnumerable<RankedRow> Read(IDataView data, Action checkCanceled)
     {
         string?[] names = Answers is null ? [Prompt, Chosen, Rejected, Weight, Margin] : [Prompt, Answers, Ranks, Ratings, Weight, Margin];
         using var cursor = data.GetRowCursor(names.OfType<string>().Distinct().Select(name => data.Schema[name]));
@@ -89,7 +89,7 @@ internal sealed record RankingColumns(string Prompt, string Chosen, string Rejec
         Func<float> weight = Weight is null ? () => 1 : TextColumns.Single(cursor, Weight),
             margin = Margin is null ? () => 0 : TextColumns.Single(cursor, Margin);
 
-        while (TextColumns.MoveNext(cursor, cancellation))
+        while (TextColumns.MoveNext(cursor, checkCanceled))
         {
             var row = new RankedRow(prompt(), answers(), ranks(), weight(), margin());
             Check(row, cursor.Position + 1);

@@ -75,29 +75,29 @@ internal static class TextColumns
     /// </summary>
     /// <param name="data">The data.</param>
     /// <param name="columns">Names of columns that <c>RequireText</c> let pass.</param>
-    /// <param name="cancellation">Looked at before each row.</param>
+    /// <param name="checkCanceled">Called before each row; throws to stop.</param>
     /// <exception cref="OperationCanceledException">Reading was cancelled.</exception>
-    public static IEnumerable<string[]> Read(IDataView data, IReadOnlyList<string> columns, CancellationToken cancellation = default)
+    public static IEnumerable<string[]> Read(IDataView data, IReadOnlyList<string> columns, Action? checkCanceled = null)
     {
         using var cursor = data.GetRowCursor(columns.Select(name => data.Schema[name]));
         var texts = columns.Select(name => Text(cursor, name)).ToArray();
-        while (MoveNext(cursor, cancellation))
+        while (MoveNext(cursor, checkCanceled))
             yield return Array.ConvertAll(texts, text => text());
     }
 
     /// <summary>Streams text columns, and with each row what a Boolean column says of it.</summary>
-    /// <inheritdoc cref="Read(IDataView, IReadOnlyList{string}, CancellationToken)"/>
+    /// <inheritdoc cref="Read(IDataView, IReadOnlyList{string}, Action?)"/>
     /// <param name="data">The data.</param>
     /// <param name="columns">Names of columns that <c>RequireText</c> let pass.</param>
     /// <param name="labelColumn">Name of a column that <c>RequireBoolean</c> let pass.</param>
-    /// <param name="cancellation">Looked at before each row.</param>
+    /// <param name="checkCanceled">Called before each row; throws to stop.</param>
     public static IEnumerable<(string[] Texts, bool Label)> ReadLabeled(
-        IDataView data, IReadOnlyList<string> columns, string labelColumn, CancellationToken cancellation = default)
+        IDataView data, IReadOnlyList<string> columns, string labelColumn, Action? checkCanceled = null)
     {
         using var cursor = data.GetRowCursor([.. columns.Select(name => data.Schema[name]), data.Schema[labelColumn]]);
         var texts = columns.Select(name => Text(cursor, name)).ToArray();
         var labels = cursor.GetGetter<bool>(data.Schema[labelColumn]);
-        while (MoveNext(cursor, cancellation))
+        while (MoveNext(cursor, checkCanceled))
         {
             bool label = false;
             labels(ref label);
@@ -153,9 +153,9 @@ internal static class TextColumns
 
     /// <summary>Moves to the next row, if there is one.</summary>
     /// <exception cref="OperationCanceledException">Reading was cancelled.</exception>
-    public static bool MoveNext(DataViewRowCursor cursor, CancellationToken cancellation)
+    public static bool MoveNext(DataViewRowCursor cursor, Action? checkCanceled)
     {
-        cancellation.ThrowIfCancellationRequested();
+        checkCanceled?.Invoke();
         return cursor.MoveNext();
     }
 }

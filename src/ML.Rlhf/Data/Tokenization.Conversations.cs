@@ -9,13 +9,13 @@ internal static partial class Tokenization
     /// <exception cref="InvalidOperationException">A row holds no conversation, the template refuses one, or none has a label.</exception>
     public static CompletionData Conversations(
         IDataView data, ConversationColumns columns, ChatEncoder encoder, int context, Action<string> warn,
-        CancellationToken cancellationToken)
+        Action checkCanceled)
     {
         var sequences = new TokenSequences();
         List<int> promptLengths = [];
         List<bool[]> learned = [];
         int rows = 0, silent = 0, truncated = 0, dropped = 0;
-        foreach (var messages in columns.Read(data, cancellationToken))
+        foreach (var messages in columns.Read(data, checkCanceled))
         {
             rows++;
             var (ids, isAssistant) = EncodeRow(encoder, messages, rows);

@@ -8,12 +8,12 @@ internal static partial class Tokenization
     /// <summary>Answers that were judged one by one.</summary>
     public static FeedbackData Feedback(
         IDataView data, string promptColumn, string completionColumn, string labelColumn, TextTokenizer tokenizer, int context,
-        Action<string> warn, CancellationToken cancellationToken)
+        Action<string> warn, Action checkCanceled)
     {
         var builder = new CompletionBuilder(tokenizer, context);
         List<bool> labels = [];
         int rows = 0, dropped = 0;
-        foreach (var (row, label) in TextColumns.ReadLabeled(data, [promptColumn, completionColumn], labelColumn, cancellationToken))
+        foreach (var (row, label) in TextColumns.ReadLabeled(data, [promptColumn, completionColumn], labelColumn, checkCanceled))
         {
             rows++;
             int[] prompt = EncodePrompt(tokenizer, row[0]);

@@ -12,14 +12,14 @@ internal static partial class Tokenization
     /// <param name="tokenizer">For both.</param>
     /// <param name="context">The most tokens of a prompt with its end, and of a completion.</param>
     /// <param name="warn">Takes the warnings.</param>
-    /// <param name="cancellationToken">Looked at before each row.</param>
+    /// <param name="checkCanceled">Called before each row; throws to stop.</param>
     public static SequencePairs Pairs(
         IDataView data, string promptColumn, string completionColumn, TextTokenizer tokenizer, int context, Action<string> warn,
-        CancellationToken cancellationToken)
+        Action checkCanceled)
     {
         var pairs = new SequencePairs(new TokenSequences(), new TokenSequences(), tokenizer.EndOfText);
         int rows = 0, cut = 0;
-        foreach (string[] row in TextColumns.Read(data, [promptColumn, completionColumn], cancellationToken))
+        foreach (string[] row in TextColumns.Read(data, [promptColumn, completionColumn], checkCanceled))
         {
             rows++;
             int[] source = WithEnd(tokenizer, row[0]), target = WithEnd(tokenizer, row[1]);

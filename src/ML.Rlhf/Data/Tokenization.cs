@@ -9,11 +9,11 @@ namespace ML.Rlhf;
 internal static partial class Tokenization
 {
     /// <summary>Documents, each between the token that texts begin with, where the tokenizer has one, and the end token.</summary>
-    public static TokenSequences Documents(IDataView data, string textColumn, TextTokenizer tokenizer, CancellationToken cancellationToken)
+    public static TokenSequences Documents(IDataView data, string textColumn, TextTokenizer tokenizer, Action checkCanceled)
     {
         var documents = new TokenSequences();
         int[] beginning = Beginning(tokenizer);
-        foreach (string[] row in TextColumns.Read(data, [textColumn], cancellationToken))
+        foreach (string[] row in TextColumns.Read(data, [textColumn], checkCanceled))
             documents.Add([.. beginning, .. tokenizer.Encode(row[0]), tokenizer.EndOfText]);
         if (documents.TokenCount == documents.Count * (beginning.Length + 1L))
             throw NoRows(data, documents.Count, "documents"); // no text at all
@@ -22,13 +22,13 @@ internal static partial class Tokenization
 
     /// <summary>Documents for an encoder: each alone, in pieces that fit the context, between the tokens before and after a text.</summary>
     public static TokenSequences EnclosedDocuments(
-        IDataView data, string textColumn, TextTokenizer tokenizer, int context, Action<string> warn, CancellationToken cancellationToken)
+        IDataView data, string textColumn, TextTokenizer tokenizer, int context, Action<string> warn, Action checkCanceled)
     {
         var special = EncoderTokens.Of(tokenizer);
         var vocabulary = EncoderTokens.Vocabulary(tokenizer);
         var sequences = new TokenSequences();
         int rows = 0, cut = 0, useless = 0;
-        foreach (string[] row in TextColumns.Read(data, [textColumn], cancellationToken))
+        foreach (string[] row in TextColumns.Read(data, [textColumn], checkCanceled))
         {
             rows++;
             int[][] pieces = [.. tokenizer.Encode(row[0]).Chunk(context - 2)];
@@ -48,11 +48,11 @@ internal static partial class Tokenization
     /// <summary>Prompts with their completions and the end token.</summary>
     public static CompletionData Demonstrations(
         IDataView data, string promptColumn, string completionColumn, TextTokenizer tokenizer, int context, Action<string> warn,
-        CancellationToken cancellationToken)
+        Action checkCanceled)
     {
         var builder = new CompletionBuilder(tokenizer, context);
         int rows = 0, dropped = 0;
-        foreach (string[] row in TextColumns.Read(data, [promptColumn, completionColumn], cancellationToken))
+        foreach (string[] row in TextColumns.Read(data, [promptColumn, completionColumn], checkCanceled))
         {
             rows++;
             int[] prompt = EncodePrompt(tokenizer, row[0]);
@@ -68,11 +68,11 @@ internal static partial class Tokenization
     /// <summary>Pairs of answers to the same prompt. Pairs of equal answers teach nothing and are left out.</summary>
     public static PreferenceData Preferences(
         IDataView data, string promptColumn, string chosenColumn, string rejectedColumn, TextTokenizer tokenizer, int context,
-        Action<string> warn, CancellationToken cancellationToken)
+        Action<string> warn, Action checkCanceled)
     {
         CompletionBuilder chosen = new(tokenizer, context), rejected = new(tokenizer, context);
         int rows = 0, dropped = 0, equal = 0;
-        foreach (string[] row in TextColumns.Read(data, [promptColumn, chosenColumn, rejectedColumn], cancellationToken))
+        foreach (string[] row in TextColumns.Read(data, [promptColumn, chosenColumn, rejectedColumn], checkCanceled))
         {
             rows++;
             int[] prompt = EncodePrompt(tokenizer, row[0]);
@@ -106,14 +106,14 @@ internal static partial class Tokenization
     /// </summary>
     public static RankingData Rankings(
         IDataView data, RankingColumns columns, TextTokenizer tokenizer, int context, Action<string> warn,
-        CancellationToken cancellationToken)
+        Action checkCanceled)
     {
         var answers = new CompletionBuilder(tokenizer, context);
         List<int> starts = [0];
         List<double> ranks = [];
         List<float> weights = [], margins = [];
         int rows = 0, dropped = 0, unranked = 0, read = 0;
-        foreach (var row in columns.Read(data, cancellationToken))
+        foreach (var row in columns.Read(data, checkCanceled))
         {
             rows++;
             read += row.Answers.Length;
@@ -148,11 +148,11 @@ internal static partial class Tokenization
     /// <summary>Prompts that leave room for a response.</summary>
     public static TokenSequences Prompts(
         IDataView data, string promptColumn, TextTokenizer tokenizer, int context, int responseTokens, Action<string> warn,
-        CancellationToken cancellationToken)
+        Action checkCanceled)
     {
         var prompts = new TokenSequences();
         int rows = 0;
-        foreach (string[] row in TextColumns.Read(data, [promptColumn], cancellationToken))
+        foreach (string[] row in TextColumns.Read(data, [promptColumn], checkCanceled))
         {
             rows++;
             int[] prompt = EncodePrompt(tokenizer, row[0]);
@@ -167,9 +167,10 @@ internal static partial class Tokenization
 
     /// <summary>Prompts, as texts, that leave room for an answer of each of some models.</summary>
     public static string[] PromptTexts(
-        IDataView data, string promptColumn, IReadOnlyList<TextGenerationTransformer> models, Action<string> warn)
+        IDataView data, string promptColumn, IReadOnlyList<TextGenerationTransformer> models, Action<string> warn,
+        Action checkCanceled)
     {
-        string[] rows = [.. TextColumns.Read(data, [promptColumn]).Select(row => row[0])];
+        string[] rows = [.. TextColumns.Read(data, [promptColumn], checkCanceled).Select(row => row[0])];
         string[] prompts = [.. rows.Where(prompt => models.All(model => model.HasRoom(prompt)))];
         if (prompts.Length < rows.Length)
             warn($"{rows.Length - prompts.Length} of {rows.Length} prompts fill a model's context, and were left out. Shorten them, or " +

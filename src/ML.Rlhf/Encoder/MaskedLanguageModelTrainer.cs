@@ -55,12 +55,12 @@ public sealed class MaskedLanguageModelTrainer : IEstimator<EncoderTransformer>
         return _host.Train("MLM", _options, run =>
         {
             var tokenizer = _options.Tokenizer ?? TokenizerCatalog.Train(
-                _host.Host, input, _options.Architecture.VocabularySize, _options.TextColumnName, _options.CancellationToken,
+                _host.Host, input, _options.Architecture.VocabularySize, _options.TextColumnName, run.ThrowIfCanceled,
                 EncoderTokens.OfNewTokenizers);
             var vocabulary = EncoderTokens.Vocabulary(tokenizer);
             var architecture = _options.Architecture with { VocabularySize = tokenizer.VocabularySize };
             TokenSequences Read(IDataView data) => Tokenization.EnclosedDocuments(
-                data, _options.TextColumnName, tokenizer, architecture.ContextLength, run.Warn, _options.CancellationToken);
+                data, _options.TextColumnName, tokenizer, architecture.ContextLength, run.Warn, run.ThrowIfCanceled);
             var corpus = Read(input);
             var validation = _options.ValidationData is { } data ? Read(data) : null;
             run.Log($"{corpus.Count} documents, pieces of long ones counted, {corpus.TokenCount} tokens of a vocabulary of " +

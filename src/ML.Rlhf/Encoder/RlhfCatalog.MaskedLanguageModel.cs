@@ -26,7 +26,7 @@ public sealed partial class RlhfCatalog
         TextColumns.RequireText(host, data.Schema, "text", textColumnName);
         using var channel = host.Start("Evaluating a masked language model");
         var documents = Tokenization.EnclosedDocuments(
-            data, textColumnName, model.Tokenizer, model.Architecture.ContextLength, channel.WarningLine, CancellationToken.None);
+            data, textColumnName, model.Tokenizer, model.Architecture.ContextLength, channel.WarningLine, Cancellation.Check(host));
         var total = MaskedTokenLoss.Measure(model.Network, documents, EncoderTokens.Vocabulary(model.Tokenizer), maskingRate);
         return new MaskedLanguageModelMetrics(total.Loss.Mean, (double)total.Correct / total.Loss.Count, total.Loss.Count);
     }

@@ -56,11 +56,11 @@ public sealed class EncoderDecoderTrainer : IEstimator<TextToTextTransformer>
         return _host.Train("Encoder-decoder", _options, run =>
         {
             var tokenizer = _options.Tokenizer ?? TokenizerCatalog.Train(
-                _host.Host, Texts(input), _options.Architecture.VocabularySize, _options.CancellationToken);
+                _host.Host, Texts(input), _options.Architecture.VocabularySize, run.ThrowIfCanceled);
             var architecture = _options.Architecture with { VocabularySize = tokenizer.VocabularySize };
             SequencePairs Read(IDataView data) => Tokenization.Pairs(
                 data, _options.PromptColumnName, _options.CompletionColumnName, tokenizer, architecture.ContextLength, run.Warn,
-                _options.CancellationToken);
+                run.ThrowIfCanceled);
             var pairs = Read(input);
             var validation = _options.ValidationData is { } data ? Read(data) : null;
             run.Log($"{pairs.Count} demonstrations, {pairs.Sources.TokenCount} tokens of prompts and {pairs.Targets.TokenCount} of " +
@@ -76,7 +76,7 @@ public sealed class EncoderDecoderTrainer : IEstimator<TextToTextTransformer>
     }
 
     private IEnumerable<string> Texts(IDataView data) => TextColumns
-        .Read(data, [_options.PromptColumnName, _options.CompletionColumnName], _options.CancellationToken).SelectMany(row => row);
+        .Read(data, [_options.PromptColumnName, _options.CompletionColumnName]).SelectMany(row => row);
 
     private void RequireColumns(SchemaShape schema, string of = "")
     {

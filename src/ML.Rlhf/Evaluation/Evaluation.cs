@@ -13,9 +13,9 @@ internal static class Evaluation
         ArgumentNullException.ThrowIfNull(data);
         var host = Register(ml);
         TextColumns.RequireText(host, data.Schema, "text", textColumn);
-        var documents = Tokenization.Documents(data, textColumn, model.Tokenizer, CancellationToken.None);
+        var documents = Tokenization.Documents(data, textColumn, model.Tokenizer, Cancellation.Check(host));
         var loss = NextTokenLoss.Corpus(model.Network, documents);
-        return Metrics(loss, model.Tokenizer.Decode(documents.AllTokens[1..]).Length);
+        return Metrics(loss, PredictedCharacters(documents, model.Tokenizer));
     }
 
     public static LanguageModelMetrics Demonstrations(
@@ -29,7 +29,7 @@ internal static class Evaluation
         using var channel = host.Start("Evaluating demonstrations");
         var demonstrations = Tokenization.Demonstrations(
             data, promptColumn, completionColumn, model.Tokenizer, model.Architecture.ContextLength, channel.WarningLine,
-            CancellationToken.None);
+            Cancellation.Check(host));
         long characters = 0;
         for (int row = 0; row < demonstrations.Count; row++)
             characters += model.Tokenizer.Decode(demonstrations.Sequences[row][demonstrations.PromptLengths[row]..]).Length;
@@ -48,7 +48,7 @@ internal static class Evaluation
         using var channel = host.Start("Evaluating a policy");
         var rows = Tokenization.Prompts(
             prompts, promptColumn, policy.Tokenizer, policy.Architecture.ContextLength, responseTokens: 1, channel.WarningLine,
-            CancellationToken.None);
+            Cancellation.Check(host));
         var episodes = policy.SampleEpisodes(rows);
         return new PolicyMetrics
         {
@@ -75,6 +75,19 @@ internal static class Evaluation
             throw host.Process(new ArgumentException(
                 $"The policy samples with {string.Join(", ", alterations)}, so its answers are not drawn from the distribution whose " +
                 "divergence is measured. Pass policy.WithSampling(new SamplingOptions { … }) without.", nameof(policy)));
+    }
+
+    /// <summary>The length of the text of all tokens but the first, which nothing predicts; put together nowhere, as it may be long.</summary>
+    private static long PredictedCharacters(TokenSequences documents, TextTokenizer tokenizer)
+    {
+        var decoder = tokenizer.CreateStreamingDecoder();
+        long characters = 0;
+        for (int row = 0; row < documents.Count; row++)
+        {
+            foreach (int token in documents[row][(row == 0 ? 1 : 0)..])
+                characters += decoder.Push(token).Length;
+        }
+        return characters + decoder.Finish().Length;
     }
 
     private static LanguageModelMetrics Metrics(LossTotal loss, long characters) =>

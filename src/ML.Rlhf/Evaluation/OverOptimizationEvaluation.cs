@@ -25,7 +25,7 @@ internal static class OverOptimizationEvaluation
         Evaluation.RequireDivergence(host, policy, reference);
         var (scoreProxy, scoreGold) = (proxy.CreateScorer(policy), gold.CreateScorer(policy));
         using var channel = host.Start("Evaluating over-optimization");
-        string[] texts = Tokenization.PromptTexts(prompts, promptColumn, [policy], channel.WarningLine);
+        string[] texts = Tokenization.PromptTexts(prompts, promptColumn, [policy], channel.WarningLine, Cancellation.Check(host));
         var answers = policy.SampleEpisodes(texts, 1);
         double kl = PolicyDivergence.PerEpisode(policy.Network, reference.Network, answers, policy.Sampling.Temperature).Average();
         return Point(
@@ -56,7 +56,7 @@ internal static class OverOptimizationEvaluation
         BestOfNTransformer.RequireVariety(host, policy, samples);
         var (scoreProxy, scoreGold) = (proxy.CreateScorer(policy), gold.CreateScorer(policy));
         using var channel = host.Start("Evaluating best-of-n");
-        string[] texts = Tokenization.PromptTexts(prompts, promptColumn, [policy], channel.WarningLine);
+        string[] texts = Tokenization.PromptTexts(prompts, promptColumn, [policy], channel.WarningLine, Cancellation.Check(host));
 
         // Per n, what the best of n answers to each prompt is worth on average.
         var bestProxy = n.Select(_ => new List<double>(texts.Length)).ToArray();

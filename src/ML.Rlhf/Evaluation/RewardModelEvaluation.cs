@@ -21,7 +21,7 @@ internal static class RewardModelEvaluation
         columns.Require(host, Schemas.Shape(data.Schema));
         using var channel = host.Start("Evaluating a reward model");
         var rankings = Tokenization.Rankings(
-            data, columns, model.Tokenizer, model.Architecture.ContextLength, channel.WarningLine, CancellationToken.None);
+            data, columns, model.Tokenizer, model.Architecture.ContextLength, channel.WarningLine, Cancellation.Check(host));
         return Measure(rankings, RewardScoring.Score(model.Scalar, rankings.Answers.Sequences), model.Gain, columns.Weight is not null);
     }
 

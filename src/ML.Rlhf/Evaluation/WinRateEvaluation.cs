@@ -89,7 +89,8 @@ internal static class WinRateEvaluation
         IHost host, TextGenerationTransformer candidate, TextGenerationTransformer baseline, IDataView prompts, string promptColumn)
     {
         using var channel = host.Start("Comparing two models");
-        string[] texts = Tokenization.PromptTexts(prompts, promptColumn, [candidate, baseline], channel.WarningLine);
+        string[] texts = Tokenization.PromptTexts(
+            prompts, promptColumn, [candidate, baseline], channel.WarningLine, Cancellation.Check(host));
         Episode[] ours = candidate.SampleEpisodes(texts, 1), theirs = baseline.SampleEpisodes(texts, 1);
         return new Answers(texts, ours, Decode(candidate, ours), theirs, Decode(baseline, theirs));
     }

@@ -32,11 +32,11 @@ internal static class Pretraining
         return host.Train(stage, options, run =>
         {
             var tokenizer = options.Tokenizer ?? TokenizerCatalog.Train(
-                host.Host, input, options.Shape.VocabularySize, options.TextColumnName, options.CancellationToken);
+                host.Host, input, options.Shape.VocabularySize, options.TextColumnName, run.ThrowIfCanceled);
             var architecture = options.Shape with { VocabularySize = tokenizer.VocabularySize };
-            var corpus = Tokenization.Documents(input, options.TextColumnName, tokenizer, options.CancellationToken);
+            var corpus = Tokenization.Documents(input, options.TextColumnName, tokenizer, run.ThrowIfCanceled);
             var validation = options.ValidationData is { } data
-                ? Tokenization.Documents(data, options.TextColumnName, tokenizer, options.CancellationToken)
+                ? Tokenization.Documents(data, options.TextColumnName, tokenizer, run.ThrowIfCanceled)
                 : null;
             run.Log($"{corpus.Count} documents, {corpus.TokenCount} tokens of a vocabulary of {tokenizer.VocabularySize}; " +
                 $"{architecture.ParameterCount} parameters.");

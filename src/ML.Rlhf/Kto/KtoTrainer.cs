@@ -59,7 +59,7 @@ public sealed class KtoTrainer : IEstimator<TextGenerationTransformer>
         {
             FeedbackData Read(IDataView data) => Tokenization.Feedback(
                 data, _options.PromptColumnName, _options.CompletionColumnName, _options.LabelColumnName, _model.Tokenizer,
-                _model.Architecture.ContextLength, run.Warn, _options.CancellationToken);
+                _model.Architecture.ContextLength, run.Warn, run.ThrowIfCanceled);
             var feedback = Read(input);
             var validation = _options.ValidationData is { } data ? Read(data) : null;
             run.Log($"{feedback.Count} judged answers, {feedback.Desirable.Count(label => label)} of them desirable, " +

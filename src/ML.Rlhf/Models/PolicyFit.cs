@@ -48,7 +48,7 @@ internal static class PolicyFit
             var goldScorer = options.GoldReward?.CreateScorer(model);
             var prompts = Tokenization.Prompts(
                 input, options.PromptColumnName, model.Tokenizer, model.Architecture.ContextLength, options.MaxResponseTokens, run.Warn,
-                options.CancellationToken);
+                run.ThrowIfCanceled);
             run.Log($"{prompts.Count} prompts, {options.Episodes} episodes.");
 
             return LanguageModel.Build(

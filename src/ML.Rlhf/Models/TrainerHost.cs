@@ -30,7 +30,7 @@ internal sealed class TrainerHost(IHostEnvironment environment, string name)
         int lastLine = 0;
         var run = new TrainingRun(
             stage, Devices.Of(environment, channel.WarningLine), options.Seed ?? HostInfo.Seed(Host) ?? 0, Report, channel.InfoLine,
-            channel.WarningLine, CheckCanceled);
+            channel.WarningLine, Cancellation.Check(Host, options.CancellationToken));
         try
         {
             return train(run);
@@ -54,13 +54,6 @@ internal sealed class TrainerHost(IHostEnvironment environment, string name)
                 lastLine = line;
                 channel.InfoLine(Describe(progress));
             }
-        }
-
-        void CheckCanceled()
-        {
-            options.CancellationToken.ThrowIfCancellationRequested();
-            if (HostInfo.IsCanceled(Host))
-                throw new OperationCanceledException("The operation was canceled by MLContext.CancelExecution().");
         }
     }
 

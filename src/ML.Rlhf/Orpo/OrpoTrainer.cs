@@ -59,7 +59,7 @@ public sealed class OrpoTrainer : IEstimator<TextGenerationTransformer>
         {
             PreferenceData Read(IDataView data) => Tokenization.Preferences(
                 data, _options.PromptColumnName, _options.ChosenColumnName, _options.RejectedColumnName, _model.Tokenizer,
-                _model.Architecture.ContextLength, run.Warn, _options.CancellationToken);
+                _model.Architecture.ContextLength, run.Warn, run.ThrowIfCanceled);
             var preferences = Read(input);
             var validation = _options.ValidationData is { } data ? Read(data) : null;
             run.Log($"{preferences.Count} preferences, " +

@@ -62,7 +62,7 @@ public sealed class PpoTrainer : IEstimator<TextGenerationTransformer>
         return PolicyFit.Train(_host, "PPO", _model, _reward, _options, input, (policy, reference, scorer, goldScorer, prompts, run) =>
         {
             var pretraining = _options.PretrainingData is { } corpus
-                ? Tokenization.Documents(corpus, _options.PretrainingTextColumnName, _model.Tokenizer, _options.CancellationToken)
+                ? Tokenization.Documents(corpus, _options.PretrainingTextColumnName, _model.Tokenizer, run.ThrowIfCanceled)
                 : null;
             WithValueFunction(policy, run, value =>
                 new PpoTraining(policy, value, reference, scorer, _model.Tokenizer.EndOfText, _options, run, goldScorer)

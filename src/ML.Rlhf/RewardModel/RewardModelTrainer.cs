@@ -65,7 +65,7 @@ public sealed class RewardModelTrainer : IEstimator<RewardTransformer>
         return _host.Train("Reward model", _options, run =>
         {
             RankingData Read(IDataView data) => Tokenization.Rankings(
-                data, columns, _model.Tokenizer, _model.Architecture.ContextLength, run.Warn, _options.CancellationToken);
+                data, columns, _model.Tokenizer, _model.Architecture.ContextLength, run.Warn, run.ThrowIfCanceled);
             var rankings = Read(input);
             var validation = _options.ValidationData is { } data ? Read(data) : null;
             var answers = rankings.Answers.Sequences;
@@ -86,7 +86,7 @@ public sealed class RewardModelTrainer : IEstimator<RewardTransformer>
     {
         ScoreNormalization.Demonstrations => Tokenization.Demonstrations(
             _options.Demonstrations!, _options.PromptColumnName, _options.CompletionColumnName, _model.Tokenizer,
-            _model.Architecture.ContextLength, run.Warn, _options.CancellationToken).Sequences,
+            _model.Architecture.ContextLength, run.Warn, run.ThrowIfCanceled).Sequences,
         ScoreNormalization.PolicySamples => NormalizationSamples.Draw(
             _model.Network, rankings, PolicySampling(_model.Sampling), _model.Tokenizer.EndOfText, run),
         _ => null,

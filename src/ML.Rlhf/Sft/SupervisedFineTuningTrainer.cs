@@ -75,10 +75,10 @@ public sealed class SupervisedFineTuningTrainer : IEstimator<TextGenerationTrans
         {
             int context = _model.Architecture.ContextLength;
             CompletionData Read(IDataView data) => _chat is not null
-                ? Tokenization.Conversations(data, _options.Conversations!, _chat, context, run.Warn, _options.CancellationToken)
+                ? Tokenization.Conversations(data, _options.Conversations!, _chat, context, run.Warn, run.ThrowIfCanceled)
                 : Tokenization.Demonstrations(
                     data, _options.PromptColumnName, _options.CompletionColumnName, _model.Tokenizer, context, run.Warn,
-                    _options.CancellationToken);
+                    run.ThrowIfCanceled);
             var demonstrations = Read(input);
             var validation = _options.ValidationData is { } data ? Read(data) : null;
             run.Log($"{demonstrations.Count} demonstrations, {demonstrations.Sequences.TokenCount} tokens.");

@@ -37,21 +37,21 @@ internal sealed class ByteLevelBpeTrainer
     /// <param name="vocabularySize">Tokens in all; fewer come out when the corpus has no more pairs that repeat.</param>
     /// <param name="specialTokens">Take the ids from 0; the first is the end of text. Null: just the end of text.</param>
     /// <param name="minimumFrequency">A pair that occurs less often is not merged. Two: a pair seen once teaches nothing.</param>
-    /// <param name="cancellationToken">Looked at for every text and every merge.</param>
+    /// <param name="checkCanceled">Called for every text and every merge; throws to stop.</param>
     public static TextTokenizer Train(
         IEnumerable<string> texts,
         int vocabularySize,
         IReadOnlyList<string>? specialTokens = null,
         int minimumFrequency = 2,
-        CancellationToken cancellationToken = default)
+        Action? checkCanceled = null)
     {
         specialTokens ??= [TextTokenizer.DefaultEndOfText];
         CheckVocabularySize(vocabularySize, specialTokens.Count);
         ArgumentOutOfRangeException.ThrowIfLessThan(minimumFrequency, 1);
 
         var trainer = new ByteLevelBpeTrainer(specialTokens);
-        trainer.ReadWords(texts, cancellationToken);
-        trainer.LearnMerges(vocabularySize, minimumFrequency, cancellationToken);
+        trainer.ReadWords(texts, checkCanceled);
+        trainer.LearnMerges(vocabularySize, minimumFrequency, checkCanceled);
 
         var specialIds = specialTokens.Index().ToDictionary(token => token.Item, token => token.Index);
         return TextTokenizer.FromByteLevelBpe(trainer._tokens, trainer._merges, specialIds, endOfText: specialTokens[0]);
@@ -83,13 +83,13 @@ internal sealed class ByteLevelBpeTrainer
     }
 
     /// <summary>Counts the distinct pieces of the corpus, spells each in bytes, and counts the pairs.</summary>
-    private void ReadWords(IEnumerable<string> texts, CancellationToken cancellationToken)
+    private void ReadWords(IEnumerable<string> texts, Action? checkCanceled)
     {
         var pieces = new Dictionary<string, long>();
         var piecesBySpan = pieces.GetAlternateLookup<ReadOnlySpan<char>>();
         foreach (string text in texts)
         {
-            cancellationToken.ThrowIfCancellationRequested();
+            checkCanceled?.Invoke();
             ReadOnlySpan<char> rest = WellFormedText.Of(text);
             while (!rest.IsEmpty)
             {
@@ -115,11 +115,11 @@ internal sealed class ByteLevelBpeTrainer
             _queue.Enqueue(pair, new Ranked(count, pair));
     }
 
-    private void LearnMerges(int vocabularySize, int minimumFrequency, CancellationToken cancellationToken)
+    private void LearnMerges(int vocabularySize, int minimumFrequency, Action? checkCanceled)
     {
         while (_tokens.Count < vocabularySize && TryTakeMostFrequent(minimumFrequency, out Pair pair))
         {
-            cancellationToken.ThrowIfCancellationRequested();
+            checkCanceled?.Invoke();
             string left = _tokens[pair.Left], right = _tokens[pair.Right];
             if (!_ids.TryGetValue(left + right, out int id))
                 id = AddToken(left + right);

@@ -21,12 +21,12 @@ internal sealed class CharacterTokenizer : RuneTokenizer
     }
 
     /// <summary>The vocabulary of a corpus.</summary>
-    public static TextTokenizer Train(IEnumerable<string> texts, bool replaceUnknown = false, CancellationToken cancellationToken = default)
+    public static TextTokenizer Train(IEnumerable<string> texts, bool replaceUnknown = false, Action? checkCanceled = null)
     {
         var runes = new HashSet<Rune>();
         foreach (string text in texts)
         {
-            cancellationToken.ThrowIfCancellationRequested();
+            checkCanceled?.Invoke();
             foreach (Rune rune in text.EnumerateRunes())
                 runes.Add(rune);
         }

@@ -47,7 +47,8 @@ public sealed class TextTokenizingEstimator : IEstimator<TextTokenizingTransform
     {
         ArgumentNullException.ThrowIfNull(input);
         TextColumns.RequireText(_host, input.Schema, "text", _inputColumnName);
-        var tokenizer = _tokenizer ?? TokenizerCatalog.Train(_host, input, _vocabularySize, _inputColumnName, default);
+        var tokenizer = _tokenizer ?? TokenizerCatalog.Train(
+            _host, input, _vocabularySize, _inputColumnName, Cancellation.Check(_host));
         return new TextTokenizingTransformer(_host, _outputColumnName, _inputColumnName, tokenizer);
     }
 

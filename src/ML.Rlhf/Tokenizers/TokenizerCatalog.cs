@@ -38,7 +38,7 @@ public sealed class TokenizerCatalog
         CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(corpus);
-        return Train(_host, corpus, vocabularySize, textColumnName, cancellationToken);
+        return Train(_host, corpus, vocabularySize, textColumnName, Cancellation.Check(_host, cancellationToken));
     }
 
     /// <summary>
@@ -67,7 +67,8 @@ public sealed class TokenizerCatalog
         CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(corpus);
-        return CharacterTokenizer.Train(Texts(_host, corpus, textColumnName, cancellationToken), replaceUnknown, cancellationToken);
+        return CharacterTokenizer.Train(
+            Texts(_host, corpus, textColumnName), replaceUnknown, Cancellation.Check(_host, cancellationToken));
     }
 
     /// <summary>
@@ -113,17 +114,17 @@ public sealed class TokenizerCatalog
 
     /// <summary>Trains and logs.</summary>
     internal static TextTokenizer Train(
-        IHost host, IDataView corpus, int vocabularySize, string textColumnName, CancellationToken cancellationToken,
+        IHost host, IDataView corpus, int vocabularySize, string textColumnName, Action checkCanceled,
         IReadOnlyList<string>? specialTokens = null) =>
-        Train(host, Texts(host, corpus, textColumnName, cancellationToken), vocabularySize, cancellationToken, specialTokens);
+        Train(host, Texts(host, corpus, textColumnName), vocabularySize, checkCanceled, specialTokens);
 
     /// <summary>Trains and logs.</summary>
     internal static TextTokenizer Train(
-        IHost host, IEnumerable<string> texts, int vocabularySize, CancellationToken cancellationToken,
+        IHost host, IEnumerable<string> texts, int vocabularySize, Action checkCanceled,
         IReadOnlyList<string>? specialTokens = null)
     {
         using IChannel channel = host.Start("Training a byte-level BPE tokenizer");
-        var tokenizer = ByteLevelBpeTrainer.Train(texts, vocabularySize, specialTokens, cancellationToken: cancellationToken);
+        var tokenizer = ByteLevelBpeTrainer.Train(texts, vocabularySize, specialTokens, checkCanceled: checkCanceled);
         if (tokenizer.VocabularySize < vocabularySize)
             channel.Warning(MessageSensitivity.None,
                 "The corpus has no more pairs that occur twice: the vocabulary has {0} tokens, not the {1} asked for.",
@@ -134,9 +135,9 @@ public sealed class TokenizerCatalog
     }
 
     /// <summary>The texts of a column, read once and row by row.</summary>
-    private static IEnumerable<string> Texts(IHost host, IDataView corpus, string textColumnName, CancellationToken cancellationToken)
+    private static IEnumerable<string> Texts(IHost host, IDataView corpus, string textColumnName)
     {
         TextColumns.RequireText(host, corpus.Schema, "text", textColumnName);
-        return TextColumns.Read(corpus, [textColumnName], cancellationToken).Select(row => row[0]);
+        return TextColumns.Read(corpus, [textColumnName]).Select(row => row[0]);
     }
 }

@@ -20,11 +20,11 @@ internal static class TokenizerFixtures
     public static TextTokenizer Bytes { get; } = TextTokenizer.FromBytes();
 
     public static TextTokenizer Characters(string corpus, bool replaceUnknown = false) =>
-        CharacterTokenizer.Train([corpus], replaceUnknown, TestContext.Current.CancellationToken);
+        CharacterTokenizer.Train([corpus], replaceUnknown, TestContext.Current.CancellationToken.ThrowIfCancellationRequested);
 
     public static TextTokenizer Train(
         IEnumerable<string> texts, int vocabularySize, string[]? specialTokens = null, int minimumFrequency = 2) =>
-        ByteLevelBpeTrainer.Train(texts, vocabularySize, specialTokens, minimumFrequency, TestContext.Current.CancellationToken);
+        ByteLevelBpeTrainer.Train(texts, vocabularySize, specialTokens, minimumFrequency, TestContext.Current.CancellationToken.ThrowIfCancellationRequested);
 
     public static int[] Ids(this JsonElement element) => [.. element.EnumerateArray().Select(id => id.GetInt32())];
 

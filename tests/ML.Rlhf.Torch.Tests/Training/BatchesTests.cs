@@ -132,6 +132,8 @@ public class BatchesTests
         Assert.Equal([], sequences[1].ToArray());
         Assert.Equal([3], sequences[2].ToArray());
         Assert.Equal((3, 3L, 0), (sequences.Count, sequences.TokenCount, sequences.Length(1)));
-        Assert.Equal([1, 2, 3], sequences.AllTokens.ToArray());
+        Span<long> all = new long[3];
+        sequences.CopyTo(0, all);
+        Assert.Equal([1, 2, 3], all.ToArray());
     }
 }

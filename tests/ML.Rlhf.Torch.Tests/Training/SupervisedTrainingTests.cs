@@ -35,7 +35,7 @@ public class SupervisedTrainingTests
         foreach (int length in (int[])[2, context, context + 1, context + 2, 40 * context + 1])
         {
             var corpus = TinyData.Sequences(rows: 1, length);
-            long[] tokens = [.. corpus.AllTokens.ToArray().Select(t => (long)t)];
+            long[] tokens = [.. corpus[0].ToArray().Select(t => (long)t)];
 
             var total = NextTokenLoss.Corpus(model, corpus);
 

@@ -87,10 +87,11 @@ internal static class NextTokenLoss
         List<long> positions = [], labels = [];
         for (int i = 0; i < rows.Length; i++)
         {
+            var tokens = data.Sequences[rows[i]];
             foreach (int t in data.Labels(rows[i], promptsToo))
             {
                 positions.Add(i * width + t - 1); // the state that predicts token t
-                labels.Add(data.Sequences[rows[i]][t]);
+                labels.Add(tokens[t]);
             }
         }
         return (batch.Ids, tensor(positions, device: device), tensor(labels, device: device));

@@ -35,9 +35,9 @@ internal static class PackedBatch
                 foreach (int t in data.Labels(row, promptsToo))
                 {
                     labelPositions.Add(start + t - 1); // the state that predicts token t
-                    labels.Add(data.Sequences[row][t]);
+                    labels.Add(tokens[t]);
                 }
-                start += data.Sequences.Length(row);
+                start += tokens.Length;
             }
         }
         long[] shape = [sequences.Count, width];

@@ -1,30 +1,89 @@
+using System.Numerics;
 using TorchSharp;
 using static TorchSharp.torch;
 
 namespace ML.Rlhf.Torch.Training;
 
-/// <summary>Many token sequences of different lengths in one flat buffer.</summary>
+/// <summary>
+/// Many token sequences of different lengths, one after another: two bytes a token while all ids are below 65,536, four from the first
+/// larger one on, and four bytes a sequence.
+/// </summary>
 internal sealed class TokenSequences : IFingerprinted
 {
-    private readonly List<int> _tokens = [];
-    private readonly List<int> _ends = [];
+    private PagedList<ushort>? _narrow = new(); // the tokens, until one does not fit
+    private PagedList<int>? _wide;              // the tokens from then on
+    private readonly PagedList<int> _ends = new();
 
     public int Count => _ends.Count;
 
-    public long TokenCount => _tokens.Count;
+    /// <summary>Tokens of all sequences.</summary>
+    public long TokenCount => _narrow?.Count ?? _wide!.Count;
 
-    public ReadOnlySpan<int> this[int row] => AllTokens[Start(row).._ends[row]];
-
-    /// <summary>All sequences, one after another.</summary>
-    public ReadOnlySpan<int> AllTokens => System.Runtime.InteropServices.CollectionsMarshal.AsSpan(_tokens);
+    /// <summary>A sequence, as a copy: take it once, not once for each token.</summary>
+    public ReadOnlySpan<int> this[int row]
+    {
+        get
+        {
+            var tokens = new int[Length(row)];
+            CopyTo(Start(row), tokens);
+            return tokens;
+        }
+    }
 
     public int Length(int row) => _ends[row] - Start(row);
 
+    /// <exception cref="InvalidOperationException">There would be more tokens than places that an int can number.</exception>
     public void Add(params ReadOnlySpan<int> tokens)
     {
+        if (TokenCount + tokens.Length > int.MaxValue)
+            throw new InvalidOperationException(
+                $"The data has more than {int.MaxValue} tokens, which is all that one run can hold. Train on a part of it, such as " +
+                "ml.Data.TakeRows(data, n), or on one part after another.");
         foreach (int token in tokens)
-            _tokens.Add(token);
-        _ends.Add(_tokens.Count);
+        {
+            if (_narrow is not null && (uint)token <= ushort.MaxValue)
+                _narrow.Add((ushort)token);
+            else
+                AddWide(token);
+        }
+        _ends.Add((int)TokenCount);
+    }
+
+    /// <summary>Reads tokens of one sequence after another, wherever they end.</summary>
+    /// <param name="start">The place of the first, counted over all sequences.</param>
+    /// <param name="destination">As many as fit.</param>
+    public void CopyTo<T>(int start, Span<T> destination) where T : INumberBase<T>
+    {
+        if (_narrow is not null)
+            Copy(_narrow, start, destination);
+        else
+            Copy(_wide!, start, destination);
+    }
+
+    private static void Copy<TFrom, TTo>(PagedList<TFrom> from, int start, Span<TTo> to)
+        where TFrom : INumberBase<TFrom>
+        where TTo : INumberBase<TTo>
+    {
+        while (!to.IsEmpty)
+        {
+            var run = from.Run(start, to.Length);
+            for (int i = 0; i < run.Length; i++)
+                to[i] = TTo.CreateTruncating(run[i]);
+            start += run.Length;
+            to = to[run.Length..];
+        }
+    }
+
+    private void AddWide(int token)
+    {
+        if (_wide is null)
+        {
+            _wide = new();
+            for (int i = 0; i < _narrow!.Count; i++)
+                _wide.Add(_narrow[i]);
+            _narrow = null;
+        }
+        _wide.Add(token);
     }
 
     public void AddTo(Fingerprint fingerprint)
@@ -35,6 +94,52 @@ internal sealed class TokenSequences : IFingerprinted
     }
 
     private int Start(int row) => row == 0 ? 0 : _ends[row - 1];
+}
+
+/// <summary>
+/// A list that grows by pages: what is in it is not copied each time that it doubles, and at most a page lies empty. The first page
+/// begins small.
+/// </summary>
+internal sealed class PagedList<T>
+{
+    private const int PageBits = 20;
+    private const int PageSize = 1 << PageBits;
+
+    private readonly List<T[]> _pages = [];
+    private T[] _last = [];
+    private int _used; // of the last page
+
+    public int Count => _pages.Count == 0 ? 0 : ((_pages.Count - 1) << PageBits) + _used;
+
+    public T this[int index] => _pages[index >> PageBits][index & (PageSize - 1)];
+
+    public void Add(T item)
+    {
+        if (_used == _last.Length)
+            Grow();
+        _last[_used++] = item;
+    }
+
+    /// <summary>Items from a place on: as many as were asked for, or fewer where the page ends.</summary>
+    public ReadOnlySpan<T> Run(int start, int atMost)
+    {
+        ArgumentOutOfRangeException.ThrowIfGreaterThan((long)start + atMost, Count);
+        int place = start & (PageSize - 1);
+        return _pages[start >> PageBits].AsSpan(place, Math.Min(atMost, PageSize - place));
+    }
+
+    private void Grow()
+    {
+        if (_pages.Count == 1 && _used < PageSize)
+        {
+            Array.Resize(ref _last, 2 * _used);
+            _pages[0] = _last;
+            return;
+        }
+        _last = new T[_pages.Count == 0 ? 16 : PageSize];
+        _pages.Add(_last);
+        _used = 0;
+    }
 }
 
 /// <summary>Prompts with a completion each.</summary>
