@@ -1,3 +1,4 @@
+using System.Reflection;
 using Microsoft.ML;
 using Microsoft.ML.Runtime;
 using TorchSharp;
@@ -146,6 +147,10 @@ internal static class Tiny
         };
         return warnings;
     }
+
+    /// <summary>What AutoML calls when its time is over.</summary>
+    public static void Cancel(this MLContext ml) =>
+        typeof(MLContext).GetMethod("CancelExecution", BindingFlags.Instance | BindingFlags.NonPublic)!.Invoke(ml, null);
 
     public static IDataView View(this MLContext ml, params string[] prompts) =>
         ml.Data.LoadFromEnumerable(prompts.Select(prompt => new PromptOnly { Prompt = prompt }).ToArray());

@@ -49,7 +49,7 @@ internal abstract class JsonField(JsonLinesColumn column, bool isActive)
     };
 
     /// <summary>
-    /// Reads the field's value. Of several fields, one that is named exactly wins, then the last one, as in System.Text.Json.
+    /// Reads the field's value. A field that is named exactly wins over others; of two alike nobody can say which was meant.
     /// </summary>
     /// <param name="value">A reader at the value's first token; a copy, so that the caller can skip the value whatever is found.</param>
     /// <param name="isExact">Whether the field's name matched in case as well.</param>
@@ -58,8 +58,8 @@ internal abstract class JsonField(JsonLinesColumn column, bool isActive)
         var match = isExact ? Match.Exact : Match.IgnoringCase;
         if (match < _match)
             return;
+        _problem = match == _match ? $"field '{Name}' is there more than once." : ReadValue(ref value);
         _match = match;
-        _problem = ReadValue(ref value);
     }
 
     /// <summary>Forgets the line.</summary>

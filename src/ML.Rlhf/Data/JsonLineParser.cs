@@ -10,6 +10,9 @@ namespace ML.Rlhf;
 /// </summary>
 internal sealed class JsonLineParser
 {
+    /// <summary>Deeper than any data is, and shallow enough for whoever reads the values later.</summary>
+    private const int MaximumDepth = 64;
+
     private readonly JsonField[] _fields;
 
     public JsonLineParser(IReadOnlyList<JsonLinesColumn> columns, Func<int, bool> isActive)
@@ -34,13 +37,12 @@ internal sealed class JsonLineParser
         try
         {
             if (!Utf8.IsValid(line))
-                return "the line is not UTF-8 text.";
+                return "the line is not UTF-8 text. Save the file as UTF-8, and unpack or decrypt it where it is no text at all.";
             return ReadObject(line) ?? _fields.Select(field => field.Problem).FirstOrDefault(problem => problem != null);
         }
         catch (JsonException e)
         {
-            // The exception's own position counts lines within the line.
-            return $"the line is not JSON: {e.Message.Split(" LineNumber:")[0].TrimEnd('.')} (byte {e.BytePositionInLine + 1}).";
+            return Describe(e, line);
         }
         catch (InvalidOperationException)
         {
@@ -57,7 +59,7 @@ internal sealed class JsonLineParser
 
     private string? ReadObject(ReadOnlySpan<byte> line)
     {
-        var reader = new Utf8JsonReader(line);
+        var reader = new Utf8JsonReader(line, new JsonReaderOptions { MaxDepth = MaximumDepth });
         reader.Read();
         if (reader.TokenType != JsonTokenType.StartObject)
         {
@@ -88,6 +90,18 @@ internal sealed class JsonLineParser
         exact = false;
         var name = reader.GetString();
         return Array.Find(_fields, field => field.Name.Equals(name, StringComparison.OrdinalIgnoreCase));
+    }
+
+    /// <param name="e">What the reader says. Its message begins with the problem; its own position counts lines within the line.</param>
+    /// <param name="line">The line.</param>
+    private static string Describe(JsonException e, ReadOnlySpan<byte> line)
+    {
+        var problem = e.Message.Split(" LineNumber:")[0].TrimEnd('.');
+        if (problem.Contains($"maximum configured depth of {MaximumDepth}", StringComparison.Ordinal))
+            return $"the line is nested more than {MaximumDepth} levels deep (byte {e.BytePositionInLine + 1}). Flatten it.";
+        var endsEarly = line.TrimStart(" \t"u8).StartsWith("{"u8) && !line.TrimEnd(" \t"u8).EndsWith("}"u8);
+        return $"the line is not JSON: {problem} (byte {e.BytePositionInLine + 1})." +
+            (endsEarly ? " It ends too early: each object must be on one line, and the file must be whole." : "");
     }
 
     private static string Describe(IEnumerable<JsonLinesColumn> columns)

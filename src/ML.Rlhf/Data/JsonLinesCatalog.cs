@@ -13,7 +13,7 @@ public static class JsonLinesCatalog
     /// <c>long</c>, <c>bool</c>, and arrays of them; a list of objects, such as a conversation, goes into a <c>string</c> as it is. As
     /// everywhere in ML.NET, <c>[ColumnName]</c> names the column, <c>[NoColumn]</c> leaves a member out and <c>[VectorType(n)]</c> fixes
     /// the length of an array. A column's field in the JSON is named like the member, or as <c>[JsonPropertyName]</c> says; a field of
-    /// exactly that name is taken before one that differs in case. Every field is required.
+    /// exactly that name is taken before one that differs in case. Every field is required, once.
     /// </typeparam>
     /// <param name="catalog"><c>ml.Data</c>.</param>
     /// <param name="paths">
@@ -24,8 +24,9 @@ public static class JsonLinesCatalog
     /// <exception cref="FileNotFoundException">There is no such file, or none that matches.</exception>
     /// <remarks>
     /// Reading throws a <see cref="FormatException"/> at the first line that lacks a field or is no JSON;
-    /// <see cref="JsonLinesOptions.OnBadLine"/> can skip such lines. Blank lines are ignored. Rows come in the order of the files:
-    /// trainers of this pack shuffle for themselves.
+    /// <see cref="JsonLinesOptions.OnBadLine"/> can skip such lines. Lines end with LF, CR LF or CR; blank ones are ignored. Rows come in
+    /// the order of the files: trainers of this pack shuffle for themselves. Each pass over the data reads the files again, and throws an
+    /// <see cref="IOException"/> where one was changed or removed since the first.
     /// </remarks>
     public static IDataView LoadFromJsonLines<T>(this DataOperationsCatalog catalog, params string[] paths) =>
         catalog.CreateJsonLinesLoader<T>().Load(paths);

@@ -8,12 +8,13 @@ namespace ML.Rlhf;
 internal sealed class JsonLinesCursor(
     IHost host,
     DataViewSchema schema,
-    IMultiStreamSource source,
+    SourceFiles files,
     JsonLineParser parser,
     JsonLinesOptions options,
     Action<long, string?> finishPass) : DataViewRowCursor
 {
     private LineReader? _file;
+    private long _fileLength;
     private int _fileIndex = -1;
     private long _position = -1;
     private long _skippedLines;
@@ -35,13 +36,17 @@ internal sealed class JsonLinesCursor(
             if (_file!.IsBlank)
                 continue;
             var problem = _file.IsTooLong
-                ? $"the line is longer than {options.MaxLineLength} bytes (JsonLinesOptions.MaxLineLength)."
+                ? $"the line is longer than {options.MaxLineLength} bytes (JsonLinesOptions.MaxLineLength). Raise the limit, or put each " +
+                    "object on a line of its own."
                 : parser.Parse(_file.Line);
             if (problem == null)
             {
                 _position++;
                 return true;
             }
+            if (_file.Number == 1 && _file.Line.TrimStart(" \t"u8).StartsWith("["u8))
+                problem += " A file that is one JSON array is not JSON Lines: write each of its items on a line of its own, " +
+                    "for example with \"jq -c '.[]'\".";
             Report(problem);
         }
         Finish();
@@ -71,19 +76,37 @@ internal sealed class JsonLinesCursor(
     {
         while (_file == null || !_file.Read())
         {
-            _file?.Dispose();
-            _file = null;
-            if (++_fileIndex >= source.Count)
+            CloseFile();
+            if (++_fileIndex >= files.Count)
                 return false;
-            _file = new LineReader(source.Open(_fileIndex), options.MaxLineLength);
+            OpenFile();
         }
+        if (_file.Number == 1 && FileKind.Problem(_file.Line) is { } problem)
+            throw host.Process(new FormatException($"{files.Name(_fileIndex)} {problem}")); // no bad line to skip: there are no lines
         return true;
+    }
+
+    private void OpenFile()
+    {
+        var stream = files.Open(_fileIndex);
+        _fileLength = stream.CanSeek ? stream.Length : 0;
+        _file = new LineReader(stream, options.MaxLineLength, Cancellation.Check(host));
+    }
+
+    private void CloseFile()
+    {
+        var read = _file?.BytesRead;
+        _file?.Dispose();
+        _file = null;
+        if (read < _fileLength)
+            throw host.Process(new IOException(
+                $"{files.Name(_fileIndex)} ended after {read} bytes, but had {_fileLength} when it was opened: it was cut off while it " +
+                "was read. Restore it, and load the data anew."));
     }
 
     private void Report(string problem)
     {
-        var where = source.GetPathOrNull(_fileIndex) ?? $"stream {_fileIndex + 1}";
-        problem = $"{where}({_file!.Number}): {problem} Expected {parser.Expectation}";
+        problem = $"{files.Name(_fileIndex)}({_file!.Number}): {problem} Expected {parser.Expectation}";
         if (options.OnBadLine == BadLine.Fail)
             throw host.Process(new FormatException($"{problem}; set JsonLinesOptions.OnBadLine = BadLine.Skip to skip such lines."));
         _skippedLines++;

@@ -41,7 +41,10 @@ public sealed class JsonLinesLoader : IDataLoader<IMultiStreamSource>, IModelCom
     /// <summary>The columns: those of the row class, in its order.</summary>
     public DataViewSchema GetOutputSchema() => _schema;
 
-    /// <summary>Data over files, which are opened only when a pass over the data reaches them.</summary>
+    /// <summary>
+    /// Data over files, which are opened only when a pass over the data reaches them. They have to stay as they are: a pass that finds
+    /// another file than the pass before throws an <see cref="IOException"/>.
+    /// </summary>
     /// <param name="source">For example a <see cref="MultiFileSource"/>.</param>
     public IDataView Load(IMultiStreamSource source)
     {
@@ -49,7 +52,10 @@ public sealed class JsonLinesLoader : IDataLoader<IMultiStreamSource>, IModelCom
         return new View(this, source);
     }
 
-    /// <summary>Data over files, which are opened only when a pass over the data reaches them.</summary>
+    /// <summary>
+    /// Data over files, which are opened only when a pass over the data reaches them. They have to stay as they are: a pass that finds
+    /// another file than the pass before throws an <see cref="IOException"/>.
+    /// </summary>
     /// <param name="paths">
     /// Files, in the order to be read. The file name may contain the wildcards <c>*</c> and <c>?</c>: the files that match are read in the
     /// (ordinal) order of their names.
@@ -128,6 +134,8 @@ public sealed class JsonLinesLoader : IDataLoader<IMultiStreamSource>, IModelCom
 
     private sealed class View(JsonLinesLoader loader, IMultiStreamSource source) : IDataView
     {
+        private readonly SourceFiles _files = new(source);
+
         public bool CanShuffle => false;
 
         public DataViewSchema Schema => loader._schema;
@@ -138,7 +146,7 @@ public sealed class JsonLinesLoader : IDataLoader<IMultiStreamSource>, IModelCom
         {
             var active = columnsNeeded.Select(column => column.Index).ToHashSet();
             var parser = new JsonLineParser(loader._columns, active.Contains);
-            return new JsonLinesCursor(loader._host, loader._schema, source, parser, loader._options, loader.FinishPass);
+            return new JsonLinesCursor(loader._host, loader._schema, _files, parser, loader._options, loader.FinishPass);
         }
 
         public DataViewRowCursor[] GetRowCursorSet(IEnumerable<DataViewSchema.Column> columnsNeeded, int n, Random? rand = null) =>

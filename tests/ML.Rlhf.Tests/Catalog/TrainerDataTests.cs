@@ -135,6 +135,52 @@ public sealed class TrainerDataTests : IDisposable
     }
 
     [Theory, EveryStage]
+    public void A_file_without_rows_is_an_error(Stage stage)
+    {
+        var error = Assert.Throws<InvalidOperationException>(() => { stage.Trainer(_ml).Fit(JsonLines(stage, rows: 0)); });
+
+        Assert.StartsWith($"The data has no rows, so there are no {stage.Rows()} to use", error.Message);
+    }
+
+    [Theory, EveryStage]
+    public void Validation_data_without_rows_is_an_error(Stage stage)
+    {
+        Assert.SkipWhen(stage.IsOnline(), "It has none.");
+        var trainer = stage.Trainer(_ml, new StageSettings { ValidationData = JsonLines(stage, rows: 0) });
+
+        var error = Assert.Throws<InvalidOperationException>(() => { trainer.Fit(stage.Data(_ml)); });
+
+        Assert.StartsWith($"The data has no rows, so there are no {stage.Rows()} to use", error.Message);
+    }
+
+    [Theory, EveryStage]
+    public void One_row_is_enough(Stage stage)
+    {
+        var progress = new ProgressRecords();
+
+        var model = stage.Trainer(_ml, new StageSettings { Steps = 1, Progress = progress }).Fit(JsonLines(stage, rows: 1));
+
+        Assert.NotEmpty(progress);
+        Assert.All(progress, p => Assert.True(double.IsFinite(p.Loss)));
+        Assert.All(Tiny.Weights(model), weight => Assert.True(float.IsFinite(weight)));
+        Assert.Single(Values(model.Transform(JsonLines(stage, rows: 1)), stage.Output()));
+        Assert.Empty(Values(model.Transform(JsonLines(stage, rows: 0)), stage.Output()));
+    }
+
+    [Theory, EveryStage]
+    public void Of_two_columns_of_the_same_name_the_later_one_is_read_as_everywhere_in_ML_NET(Stage stage)
+    {
+        var (column, _) = stage.Inputs()[0];
+        var upper = _ml.Transforms.Text.NormalizeText(column, caseMode: TextNormalizingEstimator.CaseMode.Upper, keepPunctuations: true);
+        var lower = _ml.Transforms.Text.NormalizeText(column, keepPunctuations: true);
+        var rows = stage.Data(_ml);
+        var data = upper.Append(lower).Fit(rows).Transform(rows); // the columns in upper case and as read are hidden
+
+        Assert.Equal(3, data.Schema.Count(c => c.Name == column));
+        Assert.Equal(Tiny.Weights(stage.Trainer(_ml).Fit(rows)), Tiny.Weights(stage.Trainer(_ml).Fit(data)));
+    }
+
+    [Theory, EveryStage]
     public void Data_of_which_nothing_can_be_used_is_an_error(Stage stage)
     {
         string tooLong = new('a', 40);
@@ -243,9 +289,9 @@ public sealed class TrainerDataTests : IDisposable
         return _ml.Data.LoadFromTextFile(path, [.. columns], hasHeader: true, allowQuoting: true);
     }
 
-    private IDataView JsonLines(Stage stage)
+    private IDataView JsonLines(Stage stage, int rows = int.MaxValue)
     {
-        string path = Path.Combine(_folder, $"{stage}.jsonl");
+        string path = Path.Combine(_folder, $"{stage}-{rows}.jsonl");
         return stage switch
         {
             Stage.Gpt or Stage.Lstm or Stage.MaskedLanguageModel => Write(Tiny.Documents),
@@ -255,9 +301,9 @@ public sealed class TrainerDataTests : IDisposable
             _ => Write(Tiny.Prompts),
         };
 
-        IDataView Write<T>(T[] rows)
+        IDataView Write<T>(T[] all)
         {
-            File.WriteAllLines(path, rows.Select(row => System.Text.Json.JsonSerializer.Serialize(row)));
+            File.WriteAllLines(path, all.Take(rows).Select(row => System.Text.Json.JsonSerializer.Serialize(row)));
             return _ml.Data.LoadFromJsonLines<T>(path);
         }
     }

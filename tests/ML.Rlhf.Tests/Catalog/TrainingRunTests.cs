@@ -1,4 +1,3 @@
-using System.Reflection;
 using Microsoft.ML;
 using TorchSharp;
 
@@ -100,7 +99,7 @@ public sealed class TrainingRunTests
     public void The_context_stops_it_before_the_next_step(Stage stage)
     {
         var ml = new MLContext(seed: 1);
-        var progress = new ProgressRecords(p => { if (p.Step == 2) Cancel(ml); });
+        var progress = new ProgressRecords(p => { if (p.Step == 2) ml.Cancel(); });
         var trainer = stage.Trainer(ml, new StageSettings { Steps = 100, Progress = progress });
 
         var stopped = Assert.ThrowsAny<OperationCanceledException>(() => { trainer.Fit(stage.Data(ml)); });
@@ -194,8 +193,4 @@ public sealed class TrainingRunTests
 
     /// <summary>Of this thread, which trains alone.</summary>
     private static long LiveTensors() => DisposeScopeManager.Statistics.TensorStatistics.ThreadTotalLiveCount;
-
-    /// <summary>What AutoML calls when its time is over.</summary>
-    private static void Cancel(MLContext ml) =>
-        typeof(MLContext).GetMethod("CancelExecution", BindingFlags.Instance | BindingFlags.NonPublic)!.Invoke(ml, null);
 }

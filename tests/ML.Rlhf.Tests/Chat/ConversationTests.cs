@@ -56,7 +56,7 @@ public sealed class ConversationTests : IDisposable
     {
         var data = Tokenization.Conversations(
             Data(), new ConversationColumns("Messages", null, null), new ChatEncoder(s_letters, Tiny.Letters), 32, Assert.Fail,
-            TestContext.Current.CancellationToken);
+            TestContext.Current.CancellationToken.ThrowIfCancellationRequested);
 
         string Learned(int row) => Tiny.Letters.Decode(
             [.. data.Labels(row, promptsToo: false).Select(t => data.Sequences[row][t])], includeSpecialTokens: true);

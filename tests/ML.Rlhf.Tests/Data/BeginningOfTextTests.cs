@@ -7,7 +7,7 @@ namespace ML.Rlhf.Tests.Data;
 public class BeginningOfTextTests
 {
     private const string Beginning = "<s>";
-    private static readonly CancellationToken s_none = CancellationToken.None;
+    private static readonly Action s_none = () => { };
     private readonly MLContext _ml = new(seed: 1);
 
     private static TextTokenizer Tokenizer { get; } = new(Tiny.Bpe.Content with

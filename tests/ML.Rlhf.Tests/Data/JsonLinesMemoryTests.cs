@@ -28,7 +28,7 @@ public sealed class JsonLinesMemoryTests : IDisposable
         var read = 0;
         var before = GC.GetTotalMemory(forceFullCollection: true);
 
-        foreach (var row in TextColumns.Read(data, ["Prompt", "Completion"], TestContext.Current.CancellationToken))
+        foreach (var row in TextColumns.Read(data, ["Prompt", "Completion"]))
         {
             Assert.Equal((100, 200), (row[0].Length, row[1].Length));
             if (++read % (Rows / 4) == 0)

@@ -102,7 +102,6 @@ public sealed class JsonLinesTests : IDisposable
     [InlineData("""{"PROMPT": "right", "other": [{"Prompt": "nested"}]}""")]
     [InlineData("""{"Prompt": "right", "prompt": "wrong"}""")]
     [InlineData("""{"prompt": 5, "Prompt": "right"}""")]
-    [InlineData("""{"Prompt": "wrong", "Prompt": "right"}""")]
     [InlineData("""{"\u0050rompt": "right"}""")]
     public void A_field_is_found_by_its_exact_name_or_else_whatever_its_case(string line)
     {
@@ -157,6 +156,8 @@ public sealed class JsonLinesTests : IDisposable
     [InlineData("""{"prompt": "p", "completion": true}""", "field 'Completion' is true.")]
     [InlineData("""{"prompt": "p", "completion": ["c"]}""", "field 'Completion' is an array.")]
     [InlineData("""{"prompt": {"a": [1]}, "completion": "c"}""", "field 'Prompt' is an object.")]
+    [InlineData("""{"prompt": "p", "completion": "c", "completion": "d"}""", "field 'Completion' is there more than once.")]
+    [InlineData("""{"prompt": "p", "PROMPT": "p", "completion": "c"}""", "field 'Prompt' is there more than once.")]
     [InlineData("""["p", "c"]""", "the line is an array.")]
     [InlineData("5", "the line is the number 5.")]
     [InlineData("""{"prompt": "p\ud83d", "completion": "c"}""",
@@ -170,17 +171,18 @@ public sealed class JsonLinesTests : IDisposable
     }
 
     [Theory]
-    [InlineData("""{"prompt": "p", "completion": "c\""", 34)]
-    [InlineData("{", 2)]
-    [InlineData("""{"prompt": "p", "completion": "c"} {}""", 36)]
-    [InlineData("""[1] 2""", 5)]
-    [InlineData("""{'prompt': "p"}""", 2)]
-    public void A_line_that_is_no_JSON_is_told_where(string line, int position)
+    [InlineData("""{"prompt": "p", "completion": "c\""", 34, true)]
+    [InlineData("{", 2, true)]
+    [InlineData("""{"prompt": "p", "completion": "c"} {}""", 36, false)]
+    [InlineData("""[1] 2""", 5, false)]
+    [InlineData("""{'prompt': "p"}""", 2, false)]
+    public void A_line_that_is_no_JSON_is_told_where(string line, int position, bool endsEarly)
     {
-        var path = Write("demos.jsonl", line);
+        var path = Write("demos.jsonl", "", line);
+        string hint = endsEarly ? " It ends too early: each object must be on one line, and the file must be whole\\." : "";
 
         Assert.Matches(
-            $@"^.*demos\.jsonl\(1\): the line is not JSON: .*[^.] \(byte {position}\)\. Expected a JSON object with ",
+            $@"^.*demos\.jsonl\(2\): the line is not JSON: .*[^.] \(byte {position}\)\.{hint} Expected a JSON object with ",
             Error<Demonstration>(path));
     }
 
@@ -211,7 +213,8 @@ public sealed class JsonLinesTests : IDisposable
         var path = Write("latin.jsonl");
         File.WriteAllBytes(path, Encoding.Latin1.GetBytes("""{"text": "caf\u00E9", "é": 1}"""));
 
-        Assert.StartsWith($"{path}(1): the line is not UTF-8 text. Expected a JSON object with a string", Error<Document>(path));
+        Assert.StartsWith($"{path}(1): the line is not UTF-8 text. Save the file as UTF-8, and unpack or decrypt it where it is no text at all. " +
+            "Expected a JSON object with a string", Error<Document>(path));
     }
 
     [Fact]
@@ -225,7 +228,8 @@ public sealed class JsonLinesTests : IDisposable
         var error = Assert.Throws<FormatException>(() => data.GetColumn<string>("Text").Count());
         var loader = _ml.Data.CreateJsonLinesLoader<Document>(options with { OnBadLine = BadLine.Skip });
 
-        Assert.StartsWith($"{path}(2): the line is longer than 22 bytes (JsonLinesOptions.MaxLineLength). Expected", error.Message);
+        Assert.StartsWith($"{path}(2): the line is longer than 22 bytes (JsonLinesOptions.MaxLineLength). Raise the limit, or put each " +
+            "object on a line of its own. Expected", error.Message);
         Assert.Equal(2, loader.Load(path).GetColumn<string>("Text").Count());
         Assert.Equal(2, loader.SkippedLines);
     }

@@ -53,7 +53,7 @@ public sealed class TextColumnsTests
 
         Assert.Throws<OperationCanceledException>(() =>
         {
-            foreach (var _ in TextColumns.Read(Data(), ["A"], stop.Token))
+            foreach (var _ in TextColumns.Read(Data(), ["A"], stop.Token.ThrowIfCancellationRequested))
             {
                 read++;
                 stop.Cancel();
@@ -156,7 +156,7 @@ public sealed class TextColumnsTests
         TextColumns.RequireBoolean(Host, shape, "label", "Flag");
     }
 
-    private static CancellationToken Stop => TestContext.Current.CancellationToken;
+    private static Action Stop => TestContext.Current.CancellationToken.ThrowIfCancellationRequested;
 
     private IHost Host => ((IHostEnvironment)_ml).Register("Test");
 

@@ -24,7 +24,8 @@ internal static class TokenizerFixtures
 
     public static TextTokenizer Train(
         IEnumerable<string> texts, int vocabularySize, string[]? specialTokens = null, int minimumFrequency = 2) =>
-        ByteLevelBpeTrainer.Train(texts, vocabularySize, specialTokens, minimumFrequency, TestContext.Current.CancellationToken.ThrowIfCancellationRequested);
+        ByteLevelBpeTrainer.Train(
+            texts, vocabularySize, specialTokens, minimumFrequency, TestContext.Current.CancellationToken.ThrowIfCancellationRequested);
 
     public static int[] Ids(this JsonElement element) => [.. element.EnumerateArray().Select(id => id.GetInt32())];
 

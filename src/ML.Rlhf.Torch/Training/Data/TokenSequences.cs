@@ -8,7 +8,8 @@ namespace ML.Rlhf.Torch.Training;
 /// Many token sequences of different lengths, one after another: two bytes a token while all ids are below 65,536, four from the first
 /// larger one on, and four bytes a sequence.
 /// </summary>
-internal sealed class TokenSequences : IFingerprinted
+/// <param name="maximum">The most tokens; by default as many as an int can number.</param>
+internal sealed class TokenSequences(int maximum = int.MaxValue) : IFingerprinted
 {
     private PagedList<ushort>? _narrow = new(); // the tokens, until one does not fit
     private PagedList<int>? _wide;              // the tokens from then on
@@ -32,12 +33,12 @@ internal sealed class TokenSequences : IFingerprinted
 
     public int Length(int row) => _ends[row] - Start(row);
 
-    /// <exception cref="InvalidOperationException">There would be more tokens than places that an int can number.</exception>
+    /// <exception cref="InvalidOperationException">There would be too many tokens.</exception>
     public void Add(params ReadOnlySpan<int> tokens)
     {
-        if (TokenCount + tokens.Length > int.MaxValue)
+        if (TokenCount + tokens.Length > maximum)
             throw new InvalidOperationException(
-                $"The data has more than {int.MaxValue} tokens, which is all that one run can hold. Train on a part of it, such as " +
+                $"The data has more than {maximum} tokens, which is all that one run can hold. Train on a part of it, such as " +
                 "ml.Data.TakeRows(data, n), or on one part after another.");
         foreach (int token in tokens)
         {
