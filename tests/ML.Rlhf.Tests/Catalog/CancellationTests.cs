@@ -81,7 +81,8 @@ public sealed class CancellationTests
         Assert.Throws<OperationCanceledException>(() => tokenizers.TrainByteLevelBpe(Data(Stage.Gpt, stopAt, _ml.Cancel)));
         Assert.InRange(_read, stopAt, stopAt + 1);
         var ml = new MLContext(seed: 1);
-        Assert.Throws<OperationCanceledException>(() => ml.Rlhf().Transforms.TokenizeText("Tokens", "Text").Fit(Data(Stage.Gpt, stopAt, ml.Cancel)));
+        var estimator = ml.Rlhf().Transforms.TokenizeText("Tokens", "Text");
+        Assert.Throws<OperationCanceledException>(() => estimator.Fit(Data(Stage.Gpt, stopAt, ml.Cancel)));
         Assert.InRange(_read, stopAt, stopAt + 1);
     }
 

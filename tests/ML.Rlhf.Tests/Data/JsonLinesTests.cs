@@ -213,8 +213,8 @@ public sealed class JsonLinesTests : IDisposable
         var path = Write("latin.jsonl");
         File.WriteAllBytes(path, Encoding.Latin1.GetBytes("""{"text": "caf\u00E9", "é": 1}"""));
 
-        Assert.StartsWith($"{path}(1): the line is not UTF-8 text. Save the file as UTF-8, and unpack or decrypt it where it is no text at all. " +
-            "Expected a JSON object with a string", Error<Document>(path));
+        Assert.StartsWith($"{path}(1): the line is not UTF-8 text. Save the file as UTF-8, and unpack or decrypt it where it is no text " +
+            "at all. Expected a JSON object with a string", Error<Document>(path));
     }
 
     [Fact]

@@ -110,7 +110,8 @@ public sealed class UnicodeRowsTests : IDisposable
         }).Fit(data);
 
         Assert.InRange(Assert.Single(progress).Loss, 1, 10);
-        Assert.All(model.Transform(data).GetColumn<float[]>("Features"), features => Assert.All(features, f => Assert.True(float.IsFinite(f))));
+        Assert.All(model.Transform(data).GetColumn<float[]>("Features"), 
+            features => Assert.All(features, feature => Assert.True(float.IsFinite(feature))));
     }
 
     [Theory]
@@ -125,7 +126,8 @@ public sealed class UnicodeRowsTests : IDisposable
 
         var error = Assert.Throws<FormatException>(() => _ml.Data.LoadFromJsonLines<Document>(path).GetColumn<string>("Text").Count());
 
-        Assert.StartsWith($"{path}(1): the line has half of a surrogate pair (\\uD800 to \\uDFFF), which is no text. Expected", error.Message);
+        Assert.StartsWith($"{path}(1): the line has half of a surrogate pair (\\uD800 to \\uDFFF), which is no text. Expected",
+            error.Message);
     }
 
     [Theory]
@@ -163,7 +165,10 @@ public sealed class UnicodeRowsTests : IDisposable
     public void Line_ends_of_all_kinds_are_counted_as_an_editor_counts_them()
     {
         string path = Path.Combine(_folder, "rows.jsonl");
-        foreach (var (end, last) in new[] { ("\n", ""), ("\r\n", ""), ("\r", ""), ("\n", "\n"), ("\r\n", "\r\n"), ("\r", "\r"), ("\n", "\n\n\n") })
+        foreach (var (end, last) in new[]
+        {
+            ("\n", ""), ("\r\n", ""), ("\r", ""), ("\n", "\n"), ("\r\n", "\r\n"), ("\r", "\r"), ("\n", "\n\n\n"),
+        })
         {
             File.WriteAllText(path, string.Join(end, "{\"text\":\"1\"}", "", "  ", "{\"text\":\"2\"}", "{\"test\":\"3\"}") + last);
             var data = _ml.Data.LoadFromJsonLines<Document>(path);
