@@ -24,10 +24,7 @@ internal static class TokenSampling
 
         var removed = zeros([logits.shape[^1]], dtype: @bool, device: logits.device);         // (V)
         if (newTokens < options.MinNewTokens)
-        {
-            foreach (int token in stop.Ids)
-                removed[token] = true;
-        }
+            removed.index_fill_(0, tensor(Array.ConvertAll(stop.Ids, id => (long)id), device: logits.device), 1);
         if (options.NoRepeatNgramSize > 0)
         {
             var repeats = Repeats(logits, texts, options.NoRepeatNgramSize);                  // (B, V)
@@ -69,7 +66,7 @@ internal static class TokenSampling
             }
         }
         var flat = zeros([logits.NumberOfElements], dtype: @bool, device: logits.device);     // (B·V)
-        return flat.index_fill_(0, tensor(entries, device: logits.device), true).view_as(logits);
+        return flat.index_fill_(0, tensor(entries, device: logits.device), 1).view_as(logits);
     }
 
     /// <summary>
@@ -110,7 +107,7 @@ internal static class TokenSampling
     {
         var (ascending, order) = logits.sort(-1, descending: false);
         var removed = ascending.softmax(-1).cumsum(-1) <= 1 - p;                              // (B, V), in sorted order
-        removed[TensorIndex.Ellipsis, -1] = false;
+        removed.select(-1, -1).fill_(0);
         return logits.masked_fill(removed.scatter(-1, order, removed), double.NegativeInfinity);
     }
 

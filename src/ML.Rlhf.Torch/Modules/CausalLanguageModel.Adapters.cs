@@ -122,7 +122,7 @@ public abstract partial class CausalLanguageModel
         foreach (var ((_, to), (_, from)) in Projections().Zip(source.Projections()))
         {
             if (from.Adapter is { } adapter)
-                to.weight.add_(adapter.Matrix());
+                to.weight.add_(adapter.Matrix(), alpha: 1);
         }
     }
 }

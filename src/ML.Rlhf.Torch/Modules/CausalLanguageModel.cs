@@ -127,7 +127,7 @@ public abstract partial class CausalLanguageModel : Module
             if (parameter.ndim >= 2)
                 parameter.normal_(0, EndsResidualBranch(name) ? residual : InitialDeviation, generator); // init.normal_ ignores it
             else
-                init.constant_(parameter, name.EndsWith("bias", StringComparison.Ordinal) ? 0 : 1);
+                parameter.fill_(name.EndsWith("bias", StringComparison.Ordinal) ? 0 : 1);
         }
     }
 

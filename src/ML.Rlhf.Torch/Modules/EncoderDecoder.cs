@@ -289,7 +289,7 @@ public sealed class EncoderDecoder : Module
                 parameter.uniform_(-bound, bound, generator); // init.xavier_uniform_ ignores it
             }
             else
-                init.constant_(parameter, name.EndsWith("bias", StringComparison.Ordinal) ? 0 : 1);
+                parameter.fill_(name.EndsWith("bias", StringComparison.Ordinal) ? 0 : 1);
         }
     }
 }

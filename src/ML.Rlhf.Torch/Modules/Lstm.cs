@@ -55,7 +55,7 @@ internal sealed class LstmLayer : Module
         var (h, c) = state ?? (zeros([rows, width], x.dtype, x.device), zeros([rows, width], x.dtype, x.device));
         var u = Parameter("weight_hh_l0").t();                                                // (C, 4C)
         var fromTokens = functional.linear(x, Parameter("weight_ih_l0"), Parameter("bias_ih_l0") + Parameter("bias_hh_l0")).unbind(1);
-        var goesOn = (positions != 0).to(x.dtype).unsqueeze(-1).unbind(1);                    // T × (B or 1, 1)
+        var goesOn = positions.ne(0).to(x.dtype).unsqueeze(-1).unbind(1);                    // T × (B or 1, 1)
         var outputs = new Tensor[fromTokens.Length];
         for (int t = 0; t < outputs.Length; t++)
         {

@@ -77,7 +77,7 @@ public sealed record RotaryPositions
     internal Tensor Frequencies(int headWidth)
     {
         using var scope = NewDisposeScope();
-        var powers = full(headWidth / 2, Theta).pow(arange(0, headWidth, 2, dtype: float32) / headWidth);
+        var powers = full([headWidth / 2], Theta).pow(arange(0, headWidth, 2, dtype: float32) / headWidth);
         var frequencies = 1 / powers;
         return (Scaling switch
         {

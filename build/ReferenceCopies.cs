@@ -1,4 +1,5 @@
 using System;
+using System.Collections.Generic;
 using System.IO;
 using System.Linq;
 using System.Text;
@@ -6,11 +7,11 @@ using Microsoft.Build.Framework;
 using Microsoft.Build.Utilities;
 
 /// <summary>
-/// MSBuild task: copies assemblies and makes every internal type and member of the copy public. It changes visibility bits in place, in
-/// three tables of the metadata (ECMA-335 partition II: PE file §25, metadata root §24.2, tables §22), so nothing moves and nothing else
-/// changes. Compiled by MSBuild itself against .NET Standard 2.0, which is why it reads the headers with <see cref="BitConverter"/>.
+/// MSBuild task: copies assemblies for the compiler to see, with other visibilities. They are bits in three tables of the metadata (ECMA-335
+/// partition II: PE file §25, metadata root §24.2, tables §22), changed in place, so nothing moves and nothing else changes. Compiled by
+/// MSBuild itself against .NET Standard 2.0, which is why it reads the headers with <see cref="BitConverter"/>.
 /// </summary>
-public sealed class PublicizeAssemblies : Task
+public abstract class ReferenceCopies : Task
 {
     /// <summary>The assemblies to copy.</summary>
     [Required]
@@ -25,11 +26,13 @@ public sealed class PublicizeAssemblies : Task
         for (var i = 0; i < Sources.Length; i++)
         {
             var image = File.ReadAllBytes(Sources[i].GetMetadata("FullPath"));
-            Publicize(image);
+            Change(image);
             WriteWhole(Destinations[i].GetMetadata("FullPath"), image);
         }
-        return true;
+        return !Log.HasLoggedErrors;
     }
+
+    protected abstract void Change(byte[] image);
 
     /// <summary>Another build may be reading the same copy: write beside it, then put the finished file in its place.</summary>
     private static void WriteWhole(string path, byte[] content)
@@ -50,7 +53,13 @@ public sealed class PublicizeAssemblies : Task
         }
     }
 
-    private static void Publicize(byte[] image)
+    protected static byte WithVisibility(byte flags, int visibility) => (byte)((flags & ~7) | visibility);
+}
+
+/// <summary>Makes every internal type and member public.</summary>
+public sealed class PublicizeAssemblies : ReferenceCopies
+{
+    protected override void Change(byte[] image)
     {
         var tables = new MetadataTables(image);
         foreach (var row in tables.Rows(MetadataTables.TypeDef))
@@ -60,8 +69,6 @@ public sealed class PublicizeAssemblies : Task
         foreach (var row in tables.Rows(MetadataTables.MethodDef))
             image[row + 6] = WithVisibility(image[row + 6], PublicMember(image[row + 6] & 7)); // RVA (4), ImplFlags (2), Flags
     }
-
-    private static byte WithVisibility(byte flags, int visibility) => (byte)((flags & ~7) | visibility);
 
     /// <summary>
     /// §23.1.15: internal (0) becomes public (1); nested internal, private protected and protected internal (5..7) nested public (2).
@@ -74,6 +81,29 @@ public sealed class PublicizeAssemblies : Task
     private static int PublicMember(int visibility) => visibility == 3 || visibility == 5 ? 6 : visibility == 2 ? 4 : visibility;
 }
 
+/// <summary>Makes methods private, so that the compiler of another assembly does not find them.</summary>
+public sealed class HideMethods : ReferenceCopies
+{
+    /// <summary>As "Type.Method", without namespace; all overloads are hidden.</summary>
+    [Required]
+    public ITaskItem[] Methods { get; set; }
+
+    protected override void Change(byte[] image)
+    {
+        var tables = new MetadataTables(image);
+        var hidden = Methods.ToDictionary(method => method.ItemSpec, _ => false);
+        foreach (var (name, row) in tables.Methods())
+        {
+            if (!hidden.ContainsKey(name))
+                continue;
+            image[row + 6] = WithVisibility(image[row + 6], 1); // §23.1.10
+            hidden[name] = true;
+        }
+        foreach (var name in hidden.Where(method => !method.Value).Select(method => method.Key))
+            Log.LogError("There is no method '" + name + "' to hide. If an update removed it, remove it from the list.");
+    }
+}
+
 /// <summary>
 /// Finds the rows of the first few metadata tables: types, fields and methods. All tables before them must be sized on the way.
 /// </summary>
@@ -84,13 +114,16 @@ internal sealed class MetadataTables
 
     private readonly byte[] _image;
     private readonly int _firstRow;
+    private readonly int _texts;
+    private readonly int _textSize;
     private readonly int[] _rowCounts = new int[64];
     private readonly int[] _rowSizes = new int[MethodDef + 1];
 
     public MetadataTables(byte[] image)
     {
         _image = image;
-        var stream = TablesStream();
+        var stream = Stream("#~");
+        _texts = Stream("#Strings");
         var present = BitConverter.ToUInt64(image, stream + 8); // bit n: table n exists
         _firstRow = stream + 24;
         for (var table = 0; table < 64; table++)
@@ -102,7 +135,8 @@ internal sealed class MetadataTables
         }
 
         var heaps = image[stream + 6]; // which heaps need wide indices
-        int text = (heaps & 1) != 0 ? 4 : 2, guid = (heaps & 2) != 0 ? 4 : 2, blob = (heaps & 4) != 0 ? 4 : 2;
+        _textSize = (heaps & 1) != 0 ? 4 : 2;
+        int text = _textSize, guid = (heaps & 2) != 0 ? 4 : 2, blob = (heaps & 4) != 0 ? 4 : 2;
         _rowSizes[Module] = 2 + text + 3 * guid;
         _rowSizes[TypeRef] = CodedIndex(2, Module, ModuleRef, AssemblyRef, TypeRef) + 2 * text;
         _rowSizes[TypeDef] = 4 + 2 * text + CodedIndex(2, TypeDef, TypeRef, TypeSpec) + Index(Field) + Index(MethodDef);
@@ -121,14 +155,39 @@ internal sealed class MetadataTables
         return Enumerable.Range(0, _rowCounts[table]).Select(row => start + row * _rowSizes[table]).ToArray();
     }
 
+    /// <summary>"Type.Method" and the file offset of each method.</summary>
+    public IEnumerable<(string Name, int Row)> Methods()
+    {
+        int[] types = Rows(TypeDef), methods = Rows(MethodDef);
+        for (var type = 0; type < types.Length; type++)
+        {
+            // §22.37: a type's methods go on to those of the next type. MethodList is the last column, and counts from 1.
+            var last = type + 1 < types.Length ? FirstMethod(types[type + 1]) : methods.Length;
+            for (var method = FirstMethod(types[type]); method < last; method++)
+                yield return (Text(types[type] + 4) + "." + Text(methods[method] + 8), methods[method]);
+        }
+    }
+
+    private int FirstMethod(int type)
+    {
+        var column = type + _rowSizes[TypeDef] - Index(MethodDef);
+        return (Index(MethodDef) == 4 ? Int32(column) : UInt16(column)) - 1;
+    }
+
+    private string Text(int column)
+    {
+        var start = _texts + (_textSize == 4 ? Int32(column) : UInt16(column));
+        return Encoding.UTF8.GetString(_image, start, Array.IndexOf(_image, (byte)0, start) - start);
+    }
+
     /// <summary>Bytes of an index into one table: two, until that table is too long.</summary>
     private int Index(int table) => _rowCounts[table] > 0xFFFF ? 4 : 2;
 
     /// <summary>Bytes of an index into one of several tables, whose low bits say which.</summary>
     private int CodedIndex(int tagBits, params int[] tables) => tables.Max(table => _rowCounts[table]) >= 1 << (16 - tagBits) ? 4 : 2;
 
-    /// <summary>PE header → CLI header → metadata root → the stream named "#~".</summary>
-    private int TablesStream()
+    /// <summary>PE header → CLI header → metadata root → the stream of a name.</summary>
+    private int Stream(string wanted)
     {
         var pe = Int32(0x3C);
         var optionalHeader = pe + 24;
@@ -142,11 +201,11 @@ internal sealed class MetadataTables
         for (var i = 0; i < streams; i++)
         {
             var name = Encoding.ASCII.GetString(_image, header + 8, Array.IndexOf(_image, (byte)0, header + 8) - header - 8);
-            if (name == "#~")
+            if (name == wanted)
                 return root + Int32(header);
             header += 8 + (name.Length + 4) / 4 * 4; // names end in 1 to 4 zeros
         }
-        throw new BadImageFormatException("The assembly has no compressed metadata tables.");
+        throw new BadImageFormatException("The assembly has no metadata stream " + wanted + ".");
     }
 
     private int FileOffset(int pe, int address)
