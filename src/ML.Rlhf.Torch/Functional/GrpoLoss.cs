@@ -38,7 +38,7 @@ public static class GrpoLoss
     public static Tensor TokenWeights(Tensor mask, GrpoLossType type, int maxResponseTokens, double globalTokens)
     {
         using var scope = NewDisposeScope();
-        long rows = mask.shape[0];
+        long rows = mask.size(0);
         var weights = type switch
         {
             GrpoLossType.Grpo => mask / (mask.sum(-1, keepdim: true).clamp_min(1) * rows),

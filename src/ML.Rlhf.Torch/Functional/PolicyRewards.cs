@@ -36,7 +36,7 @@ public static class PolicyRewards
     public static (Tensor Advantages, Tensor Returns) GeneralizedAdvantages(Tensor rewards, Tensor values, double gamma, double lambda)
     {
         using var scope = NewDisposeScope();
-        long length = rewards.shape[1];
+        long length = rewards.size(1);
         var columns = new Tensor[length];
         Tensor advantage = zeros_like(rewards[TensorIndex.Colon, 0]);                         // (B)
         for (long t = length - 1; t >= 0; t--)

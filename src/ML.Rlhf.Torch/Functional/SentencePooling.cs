@@ -38,7 +38,7 @@ namespace ML.Rlhf.Torch.Functional
             }
             else
             {
-                var real = arange(hidden.shape[1], device: hidden.device) < lengths.unsqueeze(-1); // (B, T)
+                var real = arange(hidden.size(1), device: hidden.device) < lengths.unsqueeze(-1); // (B, T)
                 pooled = hidden.masked_fill(real.logical_not().unsqueeze(-1), 0).sum(1) / lengths.unsqueeze(-1); // (B, C)
             }
             pooled = normalize ? nn.functional.normalize(pooled, p: 2, dim: -1) : pooled;

@@ -46,7 +46,7 @@ internal sealed class Continuation : INextToken
             var mask = _keyMask?.narrow(-1, 0, _cache.Length + 1);                            // (B, 1, 1, keys)
             hidden = _model.Hidden(drawn.unsqueeze(-1), _positions, mask, _cache);            // (B, 1, C)
         }
-        return _model.Logits(hidden[TensorIndex.Colon, -1]).MoveToOuterDisposeScope();        // (B, V)
+        return _model.Logits(hidden.select(1, -1)).MoveToOuterDisposeScope();        // (B, V)
     }
 
     public void Keep(Tensor rows)

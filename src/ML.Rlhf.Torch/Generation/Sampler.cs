@@ -100,11 +100,11 @@ internal static class Sampler
             }
 
             // 4. Finished rows leave the batch.
-            int[] kept = [.. Enumerable.Range(0, rows.Length).Where(i => !rows[i].Done)];
-            if (kept.Length == 0)
-                return results;
-            if (kept.Length < rows.Length)
+            if (Array.Exists(rows, row => row.Done))
             {
+                int[] kept = [.. Enumerable.Range(0, rows.Length).Where(i => !rows[i].Done)];
+                if (kept.Length == 0)
+                    return results;
                 var index = tensor(kept.Select(i => (long)i).ToArray(), device: next.device);
                 model.Keep(index);
                 next = next.index_select(0, index);

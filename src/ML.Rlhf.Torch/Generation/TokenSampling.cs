@@ -22,7 +22,7 @@ internal static class TokenSampling
         using var scope = NewDisposeScope();
         var penalized = options.RepetitionPenalty == 1 ? logits : PenalizeRepetition(logits, texts, options.RepetitionPenalty);
 
-        var removed = zeros([logits.shape[^1]], dtype: @bool, device: logits.device);         // (V)
+        var removed = zeros([logits.size(-1)], dtype: @bool, device: logits.device);         // (V)
         if (newTokens < options.MinNewTokens)
             removed.index_fill_(0, tensor(Array.ConvertAll(stop.Ids, id => (long)id), device: logits.device), 1);
         if (options.NoRepeatNgramSize > 0)
@@ -62,7 +62,7 @@ internal static class TokenSampling
             for (int end = size - 1; end < text.Length; end++)
             {
                 if (text[(end - size + 1)..end].SequenceEqual(text[^(size - 1)..]))
-                    entries.Add(row * logits.shape[^1] + text[end]);
+                    entries.Add(row * logits.size(-1) + text[end]);
             }
         }
         var flat = zeros([logits.NumberOfElements], dtype: @bool, device: logits.device);     // (B·V)
@@ -80,7 +80,7 @@ internal static class TokenSampling
     {
         using var scope = NewDisposeScope();
         var shaped = logits / options.Temperature; // also when it is 1: the caller's own tensor must stay in its scope
-        if (options.TopK > 0 && options.TopK < logits.shape[^1])
+        if (options.TopK > 0 && options.TopK < logits.size(-1))
             shaped = KeepTopK(shaped, options.TopK);
         if (options.TopP < 1)
             shaped = KeepTopP(shaped, options.TopP);
@@ -126,7 +126,7 @@ internal static class TokenSampling
         var distances = (logProbs + entropy).abs();                                           // (B, V)
         var (ascending, order) = distances.sort(-1, descending: false);
         var last = (probabilities.gather(-1, order).cumsum(-1) < mass).sum(-1, keepdim: true); // (B, 1): the first that reaches it
-        var furthest = ascending.gather(-1, last.clamp_max(logits.shape[^1] - 1));
+        var furthest = ascending.gather(-1, last.clamp_max(logits.size(-1) - 1));
         return logits.masked_fill(distances > furthest, double.NegativeInfinity);
     }
 
@@ -145,7 +145,7 @@ internal static class TokenSampling
     {
         using var scope = NewDisposeScope();
         var cumulative = shaped.softmax(-1).cumsum(-1);                                       // (B, V)
-        var threshold = uniforms * cumulative[TensorIndex.Ellipsis, -1].unsqueeze(-1);        // (B, 1): the sum is 1 but for rounding
+        var threshold = uniforms * cumulative.narrow(-1, -1, 1);                              // (B, 1): the sum is 1 but for rounding
         return (cumulative <= threshold).sum(-1).MoveToOuterDisposeScope();
     }
 }

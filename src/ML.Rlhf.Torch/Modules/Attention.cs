@@ -47,7 +47,7 @@ internal static class Attention
     /// <returns>(B, H, T, d).</returns>
     public static Tensor Run(Tensor q, Tensor k, Tensor v, in AttentionContext context)
     {
-        long sharing = q.shape[1] / k.shape[1], t = q.shape[2];
+        long sharing = q.size(1) / k.size(1), t = q.size(2);
         if (sharing > 1)
             (k, v) = (k.repeat_interleave(sharing, 1), v.repeat_interleave(sharing, 1));      // (B, H, keys, d)
 
@@ -60,12 +60,12 @@ internal static class Attention
 
     private static Tensor Weights(Tensor q, Tensor k, Tensor? mask, bool causal)
     {
-        var scores = q.matmul(k.transpose(-2, -1)) / Math.Sqrt(q.shape[3]);                   // (B, H, T, keys)
+        var scores = q.matmul(k.transpose(-2, -1)) / Math.Sqrt(q.size(3));                   // (B, H, T, keys)
         if (mask is not null)
             scores += mask;
         else if (causal)
             scores = scores.masked_fill(
-                ones([q.shape[2], k.shape[2]], dtype: @bool, device: q.device).triu(1), double.NegativeInfinity);
+                ones([q.size(2), k.size(2)], dtype: @bool, device: q.device).triu(1), double.NegativeInfinity);
         return scores.softmax(-1);
     }
 }

@@ -62,7 +62,7 @@ public abstract partial class CausalLanguageModel : Module
     internal Tensor Hidden(Tensor ids, Tensor? positions, Tensor? mask, DecodingCache? cache, ForwardTrace? trace)
     {
         using var scope = NewDisposeScope();
-        long start = cache?.Length ?? 0, t = ids.shape[1];
+        long start = cache?.Length ?? 0, t = ids.size(1);
         if (positions is null && start + t > Architecture.ContextLength)
             throw new ArgumentException(
                 $"{start + t} tokens do not fit the model's context of {Architecture.ContextLength}. Shorten the input, or use a model " +

@@ -33,7 +33,7 @@ internal sealed class EncoderAttention : Module
 
     public Tensor forward(Tensor x, in EncoderContext context)
     {
-        long b = x.shape[0], t = x.shape[1], c = x.shape[2];
+        long b = x.size(0), t = x.size(1), c = x.size(2);
         Tensor Split(Linear projection) => projection.forward(x).view(b, t, _heads, c / _heads).transpose(1, 2); // (B, H, T, C/H)
 
         // Every token sees every real token, those after it too: that is what sets an encoder apart from a GPT.
@@ -174,7 +174,7 @@ public sealed class Encoder : Module
     /// <summary>The embeddings, and then what each block makes of them, each (B, T, C).</summary>
     internal IEnumerable<Tensor> States(Tensor ids, Tensor? mask = null, Tensor? segments = null)
     {
-        long t = ids.shape[1];
+        long t = ids.size(1);
         if (t > Architecture.ContextLength)
             throw new ArgumentException(
                 $"{t} tokens do not fit the model's context of {Architecture.ContextLength}. Shorten the input, or use a model with a " +

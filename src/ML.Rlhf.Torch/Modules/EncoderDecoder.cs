@@ -59,7 +59,7 @@ internal sealed class MultiHeadAttention : Module
         return out_proj.forward(y.transpose(1, 2).reshape(x.shape));                          // (B, T, C)
     }
 
-    private Tensor Split(Tensor x) => x.view(x.shape[0], x.shape[1], _heads, x.shape[2] / _heads).transpose(1, 2);
+    private Tensor Split(Tensor x) => x.view(x.size(0), x.size(1), _heads, x.size(2) / _heads).transpose(1, 2);
 }
 
 /// <summary>What stands around every sub-layer.</summary>
@@ -127,7 +127,7 @@ internal sealed class DecoderLayer : Module
         if (cache is not null)
             (keys, values) = cache.Append(_layer, keys, values);
         // One query at a time sees every key that there is yet; several see those before them.
-        var attended = self_attn.forward(x, keys, values, mask: null, causal: x.shape[1] > 1); // (B, T, C)
+        var attended = self_attn.forward(x, keys, values, mask: null, causal: x.size(1) > 1); // (B, T, C)
         x = Residual.Add(x, attended, self_attn_layer_norm, dropout);
         attended = encoder_attn.forward(x, source.Keys, source.Values, sourceMask, causal: false);
         x = Residual.Add(x, attended, encoder_attn_layer_norm, dropout);
@@ -225,9 +225,9 @@ public sealed class EncoderDecoder : Module
     internal Tensor DecodeNext(Tensor ids, EncoderDecoderCache cache)
     {
         using var scope = NewDisposeScope();
-        if (ids.shape[1] != 1)
+        if (ids.size(1) != 1)
             throw new ArgumentException(
-                $"{ids.shape[1]} tokens per row were given, but the cache takes 1 at a time. Pass them one after another, or all at once " +
+                $"{ids.size(1)} tokens per row were given, but the cache takes 1 at a time. Pass them one after another, or all at once " +
                 "without a cache.", nameof(ids));
         double dropout = training ? Dropout : 0;
         var x = Embed(ids, start: cache.Length, dropout);                             // (B, 1, C)
@@ -262,7 +262,7 @@ public sealed class EncoderDecoder : Module
     /// <summary>Embeddings times √C, so that they are not drowned by the positions (section 3.4).</summary>
     private Tensor Embed(Tensor ids, int start, double dropout)
     {
-        long count = ids.shape[1];
+        long count = ids.size(1);
         if (start + count > Architecture.ContextLength)
             throw new ArgumentException(
                 $"{start + count} tokens do not fit the model's context of {Architecture.ContextLength}. Shorten the text, or use a " +
@@ -285,7 +285,7 @@ public sealed class EncoderDecoder : Module
                 parameter.normal_(0, 1 / Math.Sqrt(Architecture.Width), generator);
             else if (parameter.ndim == 2)
             {
-                double bound = Math.Sqrt(6.0 / (parameter.shape[0] + parameter.shape[1]));
+                double bound = Math.Sqrt(6.0 / (parameter.size(0) + parameter.size(1)));
                 parameter.uniform_(-bound, bound, generator); // init.xavier_uniform_ ignores it
             }
             else
@@ -311,7 +311,7 @@ internal sealed class EncoderDecoderCache : DecodingCache
         // Contiguous, for the kernel reads them again for each token.
         _sources = [.. model.OfSource(encoded).Select(s => (s.Keys.contiguous(), s.Values.contiguous()))];
         SourceMask = mask?.alias();
-        Targets = new KeyValueCache(a.Layers, encoded.shape[0], a.Heads, capacity, a.Width / a.Heads, encoded.device);
+        Targets = new KeyValueCache(a.Layers, encoded.size(0), a.Heads, capacity, a.Width / a.Heads, encoded.device);
         // Only now: what was allocated before memory ran out must not stay.
         SourceMask?.DetachFromDisposeScope();
         foreach (var (keys, values) in _sources)

@@ -24,7 +24,7 @@ internal sealed class CausalSelfAttention : Module
 
     public Tensor forward(Tensor x, in AttentionContext context, int layer)
     {
-        long b = x.shape[0], t = x.shape[1], c = x.shape[2];
+        long b = x.size(0), t = x.size(1), c = x.size(2);
         var qkv = c_attn.forward(x).view(b, t, 3, _heads, c / _heads).permute(2, 0, 3, 1, 4); // (3, B, H, T, C/H)
         Tensor q = qkv[0], k = qkv[1], v = qkv[2];
         if (context.Cache is { } cache)

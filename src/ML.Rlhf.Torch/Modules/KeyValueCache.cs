@@ -20,7 +20,7 @@ internal sealed class KeyValueCache : DecodingCache
     /// <summary>Adds the keys and values of new tokens (B, heads, T, numbers per head) to a layer and gives all of them.</summary>
     public (Tensor Keys, Tensor Values) Append(int layer, Tensor keys, Tensor values)
     {
-        long t = keys.shape[2], capacity = _keys[layer].shape[2];
+        long t = keys.size(2), capacity = _keys[layer].size(2);
         if (Length + t > capacity)
             throw new ArgumentException($"{Length + t} tokens do not fit the cache's capacity of {capacity}. Make a larger cache.");
         _keys[layer].narrow(2, Length, t).copy_(keys);

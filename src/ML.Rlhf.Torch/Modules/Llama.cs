@@ -40,7 +40,7 @@ internal readonly record struct Rotation(Tensor Cosine, Tensor Sine)
     /// <summary>Turns numbers i and i + d/2 of each head as one pair.</summary>
     public Tensor Turn(Tensor x)                                                              // (B, heads, T, d)
     {
-        long half = x.shape[3] / 2;
+        long half = x.size(3) / 2;
         var quarterTurn = cat([-x.narrow(-1, half, half), x.narrow(-1, 0, half)], -1);
         return x * Cosine + quarterTurn * Sine;
     }
@@ -67,7 +67,7 @@ internal sealed class LlamaAttention : Module
 
     public Tensor forward(Tensor x, in AttentionContext context, Rotation rotation, int layer)
     {
-        long b = x.shape[0], t = x.shape[1];
+        long b = x.size(0), t = x.size(1);
         var q = q_proj.forward(x).view(b, t, _heads, _headWidth);                             // (B, T, H, d)
         var k = k_proj.forward(x).view(b, t, _keyHeads, _headWidth);                          // (B, T, G, d)
         var v = v_proj.forward(x).view(b, t, _keyHeads, _headWidth).transpose(1, 2);          // (B, G, T, d)
@@ -179,7 +179,7 @@ public sealed class Llama : CausalLanguageModel
         ForwardTrace.Add(trace?.HiddenStates, x);
         var rotation = Rotation.At(positions, tensor(_frequencies, device: x.device), Architecture.Positions.Magnitude);
         var context = new AttentionContext(
-            Windowed(mask, ids.shape[1], cache?.Length ?? 0, x.device), (KeyValueCache?)cache, dropout, trace);
+            Windowed(mask, ids.size(1), cache?.Length ?? 0, x.device), (KeyValueCache?)cache, dropout, trace);
         foreach (var layer in layers)
         {
             x = layer.forward(x, context, rotation);                                          // (B, T, C)

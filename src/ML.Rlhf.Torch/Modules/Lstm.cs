@@ -51,7 +51,7 @@ internal sealed class LstmLayer : Module
     public (Tensor Outputs, Tensor Output, Tensor Memory) ReadTexts(Tensor x, (Tensor Output, Tensor Memory)? state, Tensor positions)
     {
         Tensor Parameter(string name) => lstm.get_parameter(name)!;
-        long rows = x.shape[0], width = x.shape[2];
+        long rows = x.size(0), width = x.size(2);
         var (h, c) = state ?? (zeros([rows, width], x.dtype, x.device), zeros([rows, width], x.dtype, x.device));
         var u = Parameter("weight_hh_l0").t();                                                // (C, 4C)
         var fromTokens = functional.linear(x, Parameter("weight_ih_l0"), Parameter("bias_ih_l0") + Parameter("bias_hh_l0")).unbind(1);

@@ -58,7 +58,7 @@ internal sealed record EpisodeBatch(Tensor Ids, Tensor StatePositions, Tensor Re
     {
         using var scope = NewDisposeScope();
         var hidden = model.Hidden(Ids);                                                       // (B, T, C)
-        return hidden.gather(1, StatePositions.unsqueeze(-1).expand(-1, -1, hidden.shape[2])).MoveToOuterDisposeScope();
+        return hidden.gather(1, StatePositions.unsqueeze(-1).expand(-1, -1, hidden.size(2))).MoveToOuterDisposeScope();
     }
 
     /// <summary>Logits that predict the response tokens, divided by the temperature, (B, R, V).</summary>
