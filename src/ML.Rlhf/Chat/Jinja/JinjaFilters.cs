@@ -16,8 +16,7 @@ internal static class JinjaFilters
         ["count"] = (value, _, _) => Length(value),
         ["d"] = Default,
         ["default"] = Default,
-        ["dictsort"] = (value, _, budget) => new Sequence(
-            [.. Pairs(value, budget).OrderBy(pair => pair.Items[0], s_caseless)]),
+        ["dictsort"] = (value, _, budget) => new Sequence(Ordered(Pairs(value, budget).OrderBy(pair => pair.Items[0], s_caseless))),
         ["e"] = OnText(Escape),
         ["escape"] = OnText(Escape),
         ["first"] = (value, _, budget) => JinjaOperators.Iterate(value, budget) is { Count: > 0 } items
@@ -76,7 +75,7 @@ internal static class JinjaFilters
             budget.SpendOnSearch([value, .. arguments.Positional]);
         return s_filters.TryGetValue(name, out var filter)
             ? filter(value, arguments, budget)
-            : throw new JinjaException($"the filter '{name}' is not supported");
+            : throw new JinjaException($"the filter '{Texts.Shorten(name)}' is not supported");
     }
 
     private static object Method(object? value, JinjaArguments arguments, JinjaBudget budget)
@@ -183,7 +182,7 @@ internal static class JinjaFilters
         if (byAttribute)
         {
             attribute = arguments.Get(0, "attribute");
-            rest.RemoveAt(0);
+            rest = [.. rest.Skip(1)]; // it may have been given by name
         }
         string? test = rest.Count > 0 ? Python.AsText(rest[0]).Value : null;
         var testArguments = new JinjaArguments([.. rest.Skip(1)], arguments.Named);
@@ -222,9 +221,23 @@ internal static class JinjaFilters
         var comparer = caseSensitive ? Comparer<object?>.Create(Python.Compare) : s_caseless;
         var items = JinjaOperators.Iterate(value, budget);
         budget.Spend(Python.Weight(value) * Math.Log2(items.Count + 1));
-        return new Sequence([.. arguments.Flag(0, "reverse") ? items.OrderByDescending(Key, comparer) : items.OrderBy(Key, comparer)]);
+        return new Sequence(
+            Ordered(arguments.Flag(0, "reverse") ? items.OrderByDescending(Key, comparer) : items.OrderBy(Key, comparer)));
 
         object? Key(object? item) => byAttribute ? Attribute(item, attribute) : item;
+    }
+
+    /// <summary>The items in their order; .NET wraps what it throws when two have none.</summary>
+    private static object?[] Ordered(IEnumerable<object?> sorting)
+    {
+        try
+        {
+            return [.. sorting];
+        }
+        catch (InvalidOperationException e) when (e.InnerException is JinjaException cause)
+        {
+            throw new JinjaException(cause.Message);
+        }
     }
 
     private static object? Caseless(object? value) => value is JinjaText text ? new JinjaText(text.Value.ToLowerInvariant()) : value;

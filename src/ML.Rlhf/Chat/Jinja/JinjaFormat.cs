@@ -61,13 +61,15 @@ internal static class JinjaFormat
         {
             if (field.Length == 0 || field.All(char.IsAsciiDigit))
             {
-                int index = field.Length == 0 ? next++ : int.Parse(field, CultureInfo.InvariantCulture);
+                int index = field.Length == 0 ? next++
+                    : int.TryParse(field, NumberStyles.None, CultureInfo.InvariantCulture, out int number) ? number
+                    : int.MaxValue;
                 return index < arguments.Positional.Count ? arguments.Positional[index] : throw NoValue(field);
             }
             return arguments.Named.TryGetValue(field, out object? value) ? value : throw NoValue(field);
         }
 
-        static JinjaException NoValue(string field) => new($"the format has a place '{{{field}}}' without a value");
+        static JinjaException NoValue(string field) => new($"the format has a place '{{{Texts.Shorten(field)}}}' without a value");
     }
 
     /// <summary>JSON as Python's <c>json.dumps</c> writes it, which is what transformers renders tools with.</summary>

@@ -29,8 +29,7 @@ internal sealed class JinjaInterpreter(JinjaBudget budget, TimeProvider clock)
             new(arguments.Named.Select(pair => KeyValuePair.Create((object)new JinjaText(pair.Key), pair.Value))))));
         globals.Set("raise_exception", new Callable(arguments => throw new JinjaException(
             $"the template says: {Python.AsText(arguments.Get(0, "message")).Value}")));
-        globals.Set("strftime_now", new Callable(arguments => new JinjaText(
-            JinjaFormat.Date(Python.AsText(arguments.Get(0, "format")).Value, clock.GetLocalNow()))));
+        globals.Set("strftime_now", new Callable(Now));
         foreach (var (name, value) in variables)
             globals.Set(name, value);
         try
@@ -225,7 +224,7 @@ internal sealed class JinjaInterpreter(JinjaBudget budget, TimeProvider clock)
             case AttributeOf attribute:
                 return Attribute(Evaluate(attribute.Target, scope), attribute.Attribute);
             case ItemOf item:
-                return JinjaOperators.Item(Evaluate(item.Target, scope), Evaluate(item.Key, scope));
+                return EvaluateItem(Evaluate(item.Target, scope), Evaluate(item.Key, scope));
             case SliceOf slice:
                 return EvaluateSlice(slice, scope);
             case Filter filter:
@@ -244,8 +243,12 @@ internal sealed class JinjaInterpreter(JinjaBudget budget, TimeProvider clock)
     private Mapping EvaluateDictionary(DictLiteral dictionary, Scope scope)
     {
         var items = new OrderedDictionary<object, object?>();
-        foreach (var (key, value) in dictionary.Items)
-            items[Evaluate(key, scope) ?? throw new JinjaException("a key cannot be none")] = Evaluate(value, scope);
+        foreach (var (name, value) in dictionary.Items)
+        {
+            object key = Evaluate(name, scope) ?? throw new JinjaException("a key cannot be none");
+            budget.SpendOn(key);
+            items[key] = Evaluate(value, scope);
+        }
         return new Mapping(items);
     }
 
@@ -290,6 +293,14 @@ internal sealed class JinjaInterpreter(JinjaBudget budget, TimeProvider clock)
             left = right;
         }
         return true;
+    }
+
+    /// <summary>Finding a character goes through the text, and finding a key through the key.</summary>
+    private object? EvaluateItem(object? target, object? key)
+    {
+        foreach (object? value in new[] { target, key })
+            budget.Spend(value is JinjaText text ? text.Value.Length : 0);
+        return JinjaOperators.Item(target, key);
     }
 
     private object EvaluateSlice(SliceOf slice, Scope scope)
@@ -367,6 +378,13 @@ internal sealed class JinjaInterpreter(JinjaBudget budget, TimeProvider clock)
             throw new JinjaException($"a range has {count} items, more than {MaximumRange}");
         budget.Spend((double)count);
         return new Sequence([.. Enumerable.Range(0, (int)count).Select(i => (object?)(start + i * step))]);
+    }
+
+    private JinjaText Now(JinjaArguments arguments)
+    {
+        object? format = arguments.Get(0, "format");
+        budget.SpendOn(format);
+        return new JinjaText(JinjaFormat.Date(Python.AsText(format).Value, clock.GetLocalNow()));
     }
 
     /// <summary>Counts how deep the rendering is in the template and its macros, until disposed.</summary>

@@ -33,6 +33,9 @@ internal readonly record struct JinjaToken(JinjaTokenKind Kind, string Text, int
 /// </summary>
 internal sealed class JinjaLexer
 {
+    /// <summary>Looking a name up takes time in proportion, which nobody pays for.</summary>
+    private const int MaximumNameLength = 256;
+
     // Longest first.
     private static readonly string[] s_operators =
     [
@@ -241,7 +244,7 @@ internal sealed class JinjaLexer
         else if (long.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out long number))
             Add(JinjaTokenKind.Number, text, number);
         else
-            throw Fail($"the number {text} is too large");
+            throw Fail($"the number {Texts.Shorten(text)} is too large");
     }
 
     private void TakeDigits()
@@ -255,6 +258,8 @@ internal sealed class JinjaLexer
         int start = _position;
         while (_position < _source.Length && (char.IsLetterOrDigit(_source[_position]) || _source[_position] == '_'))
             _position++;
+        if (_position - start > MaximumNameLength)
+            throw Fail($"the name {Texts.Shorten(_source[start.._position])} has more than {MaximumNameLength} characters");
         Add(JinjaTokenKind.Name, _source[start.._position]);
     }
 

@@ -18,7 +18,10 @@ internal static class JinjaMethods
         return method is null ? null : new Callable(arguments =>
         {
             if (target is Mapping map)
+            {
                 budget.Spend(map.Items.Count);
+                budget.SpendOn([.. arguments.Positional]);
+            }
             else
                 budget.SpendOnSearch([target, .. arguments.Positional]);
             return method(arguments);

@@ -107,7 +107,9 @@ internal static class JinjaOperators
     };
 
     private static Undefined Missing(object? key) => new(
-        key is JinjaText name ? $"'{Texts.Shorten(name.Value)}'" : string.Create(CultureInfo.InvariantCulture, $"item {key ?? "none"}"));
+        key is JinjaText name ? $"'{Texts.Shorten(name.Value)}'"
+        : key is long or double or bool ? string.Create(CultureInfo.InvariantCulture, $"item {key}")
+        : $"an item by {Python.TypeName(key)}");
 
     private static int? Place(long index, int count)
     {

@@ -1,3 +1,5 @@
+using System.Text;
+
 namespace ML.Rlhf.Jinja;
 
 /// <summary>
@@ -336,10 +338,10 @@ internal sealed class JinjaParser
             case JinjaTokenKind.Number:
                 return new Literal(token.Number, token.Line);
             case JinjaTokenKind.String:
-                string text = token.Text;
+                var text = new StringBuilder(token.Text);
                 while (Peek.Kind == JinjaTokenKind.String)
-                    text += Take().Text;
-                return new Literal(new JinjaText(text), token.Line);
+                    text.Append(Take().Text);
+                return new Literal(new JinjaText(text.ToString()), token.Line);
             case JinjaTokenKind.Operator when token.Text == "(":
                 if (TryTake(")"))
                     return new ListLiteral([], IsTuple: true, token.Line);
@@ -429,6 +431,8 @@ internal sealed class JinjaParser
             if (Peek.Kind == JinjaTokenKind.Name && _tokens[_next + 1].Is("="))
             {
                 string name = Take().Text;
+                if (named.Exists(argument => argument.Item1 == name))
+                    throw Fail($"the argument '{name}' stands there twice");
                 _next++;
                 named.Add((name, ParseExpression()));
             }

@@ -57,7 +57,7 @@ internal static class JinjaTests
             budget.SpendOnSearch([value, .. arguments.Positional]);
         return s_tests.TryGetValue(name, out var test)
             ? test(value, arguments)
-            : throw new JinjaException($"the test '{name}' is not supported");
+            : throw new JinjaException($"the test '{Texts.Shorten(name)}' is not supported");
     }
 
     private static bool IsEqual(object? value, JinjaArguments arguments) => Python.AreEqual(value, arguments.Get(0, "other"));

@@ -226,7 +226,7 @@ internal static class Python
         Sequence { IsTuple: true } => "a tuple",
         Sequence => "a list",
         Mapping => "a dictionary",
-        Undefined undefined => $"{undefined.Description} (undefined)",
+        Undefined undefined => $"{Texts.Shorten(undefined.Description)} (undefined)",
         Namespace => "a namespace",
         LoopState => "a loop",
         _ => "a function",
