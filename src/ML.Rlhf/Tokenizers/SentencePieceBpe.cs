@@ -17,7 +17,7 @@ internal sealed class SentencePieceBpe : Utf8Tokenizer
     private readonly TokenTexts _texts;
     private readonly string?[] _vocabulary;
     private readonly Dictionary<string, int>.AlternateLookup<ReadOnlySpan<char>> _ids;
-    private readonly Dictionary<(int Left, int Right), (int Rank, int Id)> _merges;
+    private readonly PairMerging _merging;
     private readonly int?[] _bytes; // the token of each byte
     private readonly int? _unknown;
 
@@ -28,12 +28,7 @@ internal sealed class SentencePieceBpe : Utf8Tokenizer
         _vocabulary = content.Vocabulary;
         Dictionary<string, int> ids = content.Ids();
         _ids = ids.GetAlternateLookup<ReadOnlySpan<char>>();
-        _merges = new(content.Merges.Length);
-        foreach (var (rank, merge) in content.Merges.Index())
-        {
-            string[] parts = merge.Split(' ');
-            _merges.Add((ids[parts[0]], ids[parts[1]]), (rank, ids[parts[0] + parts[1]]));
-        }
+        _merging = new PairMerging(ids, content.Merges);
         _bytes = [.. Enumerable.Range(0, 256).Select(value => ids.TryGetValue(ByteToken(value), out int id) ? id : (int?)null)];
         _unknown = _rules.UnknownToken is { } unknown ? ids[unknown] : null;
         Normalizer = _rules.CreateNormalizer();
@@ -87,8 +82,7 @@ internal sealed class SentencePieceBpe : Utf8Tokenizer
     private void EncodePiece(ReadOnlySpan<char> piece, int offset, List<EncodedToken> tokens)
     {
         List<Symbol> symbols = _rules.WholePieces && _ids.TryGetValue(piece, out int whole) ? [new(whole, 0, piece.Length)] : Spell(piece);
-        Merge(symbols);
-        foreach (Symbol symbol in symbols.Where(symbol => !symbol.IsMerged))
+        foreach (Symbol symbol in _merging.Merge(symbols))
         {
             // The sign that was put before the text goes with its first character.
             Range place = Math.Max(0, offset + symbol.Start)..Math.Max(1, offset + symbol.End);
@@ -149,42 +143,4 @@ internal sealed class SentencePieceBpe : Utf8Tokenizer
         }
         return true;
     }
-
-    /// <summary>Merges the pair learned first, and of equal ones the leftmost, until no neighbours can be merged.</summary>
-    private void Merge(List<Symbol> symbols)
-    {
-        var next = new int[symbols.Count];
-        var previous = new int[symbols.Count];
-        var queue = new PriorityQueue<(int Place, int Id), (int Rank, int Place)>();
-        for (int i = 0; i < symbols.Count; i++)
-            (previous[i], next[i]) = (i - 1, i + 1);
-        for (int i = 0; i + 1 < symbols.Count; i++)
-            Enqueue(i);
-
-        while (queue.TryDequeue(out var merge, out _))
-        {
-            int left = merge.Place, right = next[left];
-            bool stillThere = !symbols[left].IsMerged && right < symbols.Count
-                && _merges.TryGetValue((symbols[left].Id, symbols[right].Id), out var found) && found.Id == merge.Id;
-            if (!stillThere)
-                continue;
-            symbols[left] = symbols[left] with { Id = merge.Id, End = symbols[right].End };
-            symbols[right] = symbols[right] with { IsMerged = true };
-            next[left] = next[right];
-            if (next[left] < symbols.Count)
-                previous[next[left]] = left;
-            if (previous[left] >= 0)
-                Enqueue(previous[left]);
-            Enqueue(left);
-        }
-
-        void Enqueue(int left)
-        {
-            if (next[left] < symbols.Count && _merges.TryGetValue((symbols[left].Id, symbols[next[left]].Id), out var merge))
-                queue.Enqueue((left, merge.Id), (merge.Rank, left));
-        }
-    }
-
-    /// <summary>A token, and which part of the piece it stands for.</summary>
-    private readonly record struct Symbol(int Id, int Start, int End, bool IsMerged = false);
 }

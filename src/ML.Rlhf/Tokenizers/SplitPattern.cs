@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Globalization;
 using System.Text;
 using System.Text.RegularExpressions;
@@ -24,7 +25,11 @@ internal sealed class SplitPattern
 
     private static readonly string[] s_groups = ["(?:", "(?i:", "(?=", "(?!", "(?<=", "(?<!", "(?>"];
 
+    /// <summary>In ten seconds, the slowest machine matches far more.</summary>
+    private const int CharactersInPatience = 1 << 20;
+
     private readonly Regex _regex;
+    private readonly TimeSpan _patience;
     private readonly bool _keepRest;
 
     /// <param name="pattern">The expression.</param>
@@ -39,7 +44,8 @@ internal sealed class SplitPattern
         string translated = Translate(pattern);
         try
         {
-            _regex = new Regex(translated, RegexOptions.CultureInvariant, patience ?? s_patience);
+            _patience = patience ?? s_patience;
+            _regex = new Regex(translated, RegexOptions.CultureInvariant, _patience);
         }
         catch (ArgumentException exception)
         {
@@ -59,10 +65,14 @@ internal sealed class SplitPattern
 
         var pieces = new List<(int, int)>();
         int end = 0;
+        long started = Stopwatch.GetTimestamp();
         try
         {
             foreach (ValueMatch match in _regex.EnumerateMatches(shadow))
             {
+                // The regular expression's own patience is with one match, and a text can have many slow ones.
+                if (Stopwatch.GetElapsedTime(started) > _patience * (1 + text.Length / CharactersInPatience))
+                    throw new RegexMatchTimeoutException();
                 if (match.Length == 0)
                     continue;
                 Add(end, match.Index, _keepRest);

@@ -25,6 +25,7 @@ public sealed class TextTokenizer : IEquatable<TextTokenizer>
     private readonly AddedTokenFinder? _normalizedTokens; // those that are looked for in normalized text
     private readonly TextNormalizer? _normalizer;
     private readonly string _prefix; // of every stretch of text
+    private readonly PieceByPieceTokenizer? _pieceByPiece; // of a byte-level BPE
 
     /// <exception cref="FormatException">The content contradicts itself.</exception>
     internal TextTokenizer(TokenizerContent content)
@@ -40,7 +41,7 @@ public sealed class TextTokenizer : IEquatable<TextTokenizer>
             TokenizerKind.Characters => new CharacterTokenizer([.. content.Vocabulary.OfType<string>()], content.ReplaceUnknown),
             TokenizerKind.WordPiece => content.WordPiece!.CreateTokenizer(content),
             TokenizerKind.SentencePieceBpe => new SentencePieceBpe(content, _texts),
-            _ => CreateByteLevelBpe(content),
+            _ => CreateByteLevelBpe(content, out _pieceByPiece),
         };
 
         _normalizer = content.ByteLevel?.CreateNormalizer() ?? content.SentencePiece?.CreateNormalizer()
@@ -54,7 +55,7 @@ public sealed class TextTokenizer : IEquatable<TextTokenizer>
                 token => token with { Text = _normalizer!.Normalize(token.Text) }));
     }
 
-    private static Tokenizer CreateByteLevelBpe(TokenizerContent content)
+    private static Tokenizer CreateByteLevelBpe(TokenizerContent content, out PieceByPieceTokenizer pieceByPiece)
     {
         ByteLevelRules rules = content.ByteLevel ?? new ByteLevelRules();
         var tokens = content.Vocabulary.Index().Where(token => token.Item is not null)
@@ -67,9 +68,9 @@ public sealed class TextTokenizer : IEquatable<TextTokenizer>
             Normalizer = rules.CreatePrefixingNormalizer(),
         });
         HashSet<string> added = [.. content.AllAddedTokens().Select(token => token.Text)];
-        return rules.WholePieces
-            ? new WholePieceTokenizer(merging, tokens.Where(token => !added.Contains(token.Key)).ToDictionary())
-            : merging;
+        pieceByPiece = new PieceByPieceTokenizer(
+            merging, content, rules.WholePieces ? tokens.Where(token => !added.Contains(token.Key)).ToDictionary() : null);
+        return rules.WholePieces ? pieceByPiece : merging;
     }
 
     /// <summary>Ids 0 to 255 are bytes, 256 is the end of text.</summary>
@@ -172,7 +173,10 @@ public sealed class TextTokenizer : IEquatable<TextTokenizer>
             else if (Tokenizer is SentencePieceBpe sentencePiece)
                 destination.AddRange(sentencePiece.Encode(section.In(source), section.IsAtStart).Select(token => token.Id));
             else
-                destination.AddRange(Tokenizer.EncodeToIds(WithPrefix(section.In(source)), considerNormalization: false));
+            {
+                ReadOnlySpan<char> prefixed = WithPrefix(section.In(source));
+                destination.AddRange(TokenizerFor(prefixed).EncodeToIds(prefixed, considerNormalization: false));
+            }
         }
     }
 
@@ -203,7 +207,7 @@ public sealed class TextTokenizer : IEquatable<TextTokenizer>
             {
                 ReadOnlySpan<char> part = section.In(source), prefixed = WithPrefix(part);
                 int shift = prefixed.Length - part.Length;
-                var encoded = Tokenizer.EncodeToTokens(prefixed, out _, considerNormalization: false);
+                var encoded = TokenizerFor(prefixed).EncodeToTokens(prefixed, out _, considerNormalization: false);
                 tokens.AddRange(encoded.Select(token => Placed(token, section, shift)));
             }
         }
@@ -213,6 +217,10 @@ public sealed class TextTokenizer : IEquatable<TextTokenizer>
         static EncodedToken Placed(EncodedToken token, Section section, int shift) => new(token.Id, token.Value,
             section.OriginOf(Math.Max(0, token.Offset.Start.Value - shift)..Math.Max(shift, token.Offset.End.Value - shift)));
     }
+
+    /// <summary>A text that may have a long piece is encoded piece by piece, which is slower for all other texts.</summary>
+    private Tokenizer TokenizerFor(ReadOnlySpan<char> text) =>
+        text.Length > 20 * PieceByPieceTokenizer.LongPiece && _pieceByPiece is not null ? _pieceByPiece : Tokenizer;
 
     private ReadOnlySpan<char> WithPrefix(ReadOnlySpan<char> text) => text.StartsWith(_prefix) ? text : _prefix + text.ToString();
 

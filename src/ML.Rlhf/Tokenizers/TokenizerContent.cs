@@ -143,6 +143,7 @@ internal sealed record TokenizerContent
             && Kind == TokenizerKind.WordPiece == (WordPiece is not null) && (Kind == TokenizerKind.ByteLevelBpe || ByteLevel is null);
         if (!rightRules)
             throw Damaged("it has the rules of another kind, or none");
+        CheckRules();
         if (Kind == TokenizerKind.Characters)
             CheckCharacters(ids);
         else if (Kind == TokenizerKind.SentencePieceBpe)
@@ -152,6 +153,16 @@ internal sealed record TokenizerContent
         else
             CheckBytes(ids);
         CheckMerges(ids);
+    }
+
+    private void CheckRules()
+    {
+        bool whole = (ByteLevel is null || Enum.IsDefined(ByteLevel.Normalization) && ByteLevel.Splits is { } splits
+                && splits.All(split => split is { Pattern: not null }))
+            && (SentencePiece is null || Enum.IsDefined(SentencePiece.Normalization) && Enum.IsDefined(SentencePiece.Prefix)
+                && Enum.IsDefined(SentencePiece.Leading));
+        if (!whole)
+            throw Damaged("a part of its rules is missing, or there is no such rule");
     }
 
     private static void CheckUnknownToken(Dictionary<string, int> ids, string? unknown)
