@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using Microsoft.ML;
 using Microsoft.ML.Runtime;
 
@@ -41,6 +42,9 @@ internal sealed class ModelReader
     /// <exception cref="FormatException">The file has no such model.</exception>
     public ITransformer ReadModel(string name)
     {
+        if (!RuntimeHelpers.TryEnsureSufficientExecutionStack())
+            throw _env.Process(new FormatException(
+                $"Model component '{_component}' holds models in models in models, far too deep. No program saved this file."));
         if (!_context.LoadModelOrNull<ITransformer, SignatureLoadModel>(_env, out var model, name))
             throw Missing("model", name);
         return model;

@@ -50,7 +50,10 @@ internal static class ModelStore
         }
         try
         {
-            return (TSlot)component.Load(env, new ModelReader(env, context, id, version));
+            var loaded = (TSlot)component.Load(env, new ModelReader(env, context, id, version));
+            if (loaded is IDisposable disposable)
+                t_loaded?.Add(disposable);
+            return loaded;
         }
         catch (Exception e) when (e is ArgumentException or OverflowException)
         {
@@ -63,6 +66,33 @@ internal static class ModelStore
                 $"Model component '{id}' ends early in this file. Save the model again, or get a whole copy."));
         }
     }
+
+    /// <summary>
+    /// Loads something of which our components are parts. Where that fails halfway, ML.NET forgets the components that it has loaded by
+    /// then; here they are disposed.
+    /// </summary>
+    public static T LoadWhole<T>(Func<T> load)
+    {
+        var outer = t_loaded;
+        var loaded = t_loaded = [];
+        try
+        {
+            return load();
+        }
+        catch
+        {
+            loaded.ForEach(component => component.Dispose());
+            throw;
+        }
+        finally
+        {
+            t_loaded = outer;
+        }
+    }
+
+    /// <summary>What <see cref="LoadWhole"/> has loaded so far, on this thread.</summary>
+    [ThreadStatic]
+    private static List<IDisposable>? t_loaded;
 
     /// <summary>
     /// The version of the three values above. The assembly is named without its own version, with which an older package could not read a

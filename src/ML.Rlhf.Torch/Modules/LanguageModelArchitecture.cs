@@ -76,7 +76,7 @@ public abstract record LanguageModelArchitecture
             architecture.Validate();
             return architecture;
         }
-        catch (Exception e) when (e is JsonException or ArgumentException or NotSupportedException)
+        catch (Exception e) when (e is JsonException or ArgumentException or NotSupportedException or InvalidOperationException) // no UTF-8
         {
             throw new FormatException($"architecture.json is not a valid architecture: {e.Message} The file is damaged; save the model " +
                 "again.");

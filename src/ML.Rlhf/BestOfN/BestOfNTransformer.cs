@@ -28,6 +28,9 @@ public sealed class BestOfNTransformer : ITransformer, IDisposable, IModelCompon
 {
     private const int AnswersPerBatch = 64;
 
+    /// <summary>In a file; nobody can wait for so many answers.</summary>
+    private const int MaximumN = 1_000_000;
+
     private readonly IHostEnvironment _environment;
     private readonly TextGenerationTransformer _policy;
     private readonly ITransformer _reward;
@@ -182,6 +185,8 @@ public sealed class BestOfNTransformer : ITransformer, IDisposable, IModelCompon
     static BestOfNTransformer IModelComponent<BestOfNTransformer>.Load(IHostEnvironment env, ModelReader reader)
     {
         int n = reader.Main.ReadInt32();
+        if (n > MaximumN)
+            throw new FormatException($"The model is the best of {n}, and at most {MaximumN} are read. The file is damaged; save the model again.");
         string scoreColumn = reader.Main.ReadString();
         ITransformer? policy = null, reward = null;
         try

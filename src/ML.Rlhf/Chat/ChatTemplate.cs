@@ -98,8 +98,11 @@ public sealed class ChatTemplate : IEquatable<ChatTemplate>
     {
         try
         {
-            var content = JsonSerializer.Deserialize(stream, ChatTemplateJson.Default.ChatTemplateContent);
-            return new ChatTemplate(content!.Template, content.SpecialTokens);
+            var content = JsonSerializer.Deserialize(stream, ChatTemplateJson.Default.ChatTemplateContent)
+                ?? throw new JsonException("it is null.");
+            return content.SpecialTokens.ContainsValue(null!) // which the reader does not look for in dictionaries
+                ? throw new JsonException("a special token is null.")
+                : new ChatTemplate(content.Template, content.SpecialTokens);
         }
         catch (JsonException e)
         {

@@ -111,9 +111,13 @@ internal sealed record ConversationColumns(string? Messages, string? Roles, stri
             writer.Write(name ?? "");
     }
 
+    /// <exception cref="FormatException">It is not what <see cref="Write"/> can have written.</exception>
     public static ConversationColumns Read(BinaryReader reader)
     {
-        return new ConversationColumns(Name(), Name(), Name());
+        var columns = new ConversationColumns(Name(), Name(), Name());
+        return columns.Messages is not null || columns is { Roles: not null, Contents: not null }
+            ? columns
+            : throw new FormatException("The model names no columns of conversations. The file is damaged; save the model again.");
 
         string? Name() => reader.ReadString() is { Length: > 0 } name ? name : null;
     }

@@ -208,6 +208,14 @@ public sealed class EncoderTransformer : ITransformer, IDisposable, IModelCompon
             : throw new FormatException(
                 $"The model is said to be an encoder, but has a {architecture.GetType().Name}. The file is damaged; save the model " +
                 "again."));
-        return new EncoderTransformer(env, model, text, features, pooling, normalize);
+        try
+        {
+            return new EncoderTransformer(env, model, text, features, pooling, normalize);
+        }
+        catch
+        {
+            model.Dispose(); // its tokenizer lacks what an encoder needs
+            throw;
+        }
     }
 }

@@ -183,11 +183,24 @@ internal sealed class LanguageModel<TModule> : IDisposable where TModule : nn.Mo
                 "again.");
     }
 
+    /// <summary>A small document.</summary>
+    /// <exception cref="FormatException">It is not small.</exception>
     internal static byte[] ReadAll(Stream stream)
     {
-        using var buffer = new MemoryStream();
-        stream.CopyTo(buffer);
-        return buffer.ToArray();
+        const int MaximumLength = 16 << 20;
+        var content = new byte[1 << 12];
+        for (int length = 0; ;)
+        {
+            int read = stream.Read(content.AsSpan(length));
+            if (read == 0)
+                return content[..length];
+            length += read;
+            if (length > MaximumLength)
+                throw new FormatException(
+                    $"A description of the model has more than {MaximumLength} bytes, which no program saves. Save the model again.");
+            if (length == content.Length)
+                Array.Resize(ref content, 2 * length);
+        }
     }
 }
 

@@ -3,6 +3,7 @@ using System.Runtime.ExceptionServices;
 using Microsoft.ML;
 using Microsoft.ML.Data;
 using Microsoft.ML.Runtime;
+using ML.Rlhf.Bridge;
 
 namespace ML.Rlhf;
 
@@ -31,9 +32,12 @@ public sealed partial class ModelCatalog
         if (!File.Exists(path))
             throw new FileNotFoundException($"There is no model file '{Path.GetFullPath(path)}'. Check the path, or save a model there " +
                 "with ml.Model.Save.", path);
-        var model = Load(path);
-        return Components(model).OfType<TTransformer>().LastOrDefault() ?? throw ((IHostEnvironment)_context).Process(new FormatException(
-            $"'{path}' has no {typeof(TTransformer).Name}, but {string.Join(", ", Components(model).Select(c => c.GetType().Name))}. " +
+        ITransformer[] components = [.. Components(Load(path))];
+        var wanted = components.OfType<TTransformer>().LastOrDefault();
+        foreach (var other in components.Where(component => component != wanted))
+            (other as IDisposable)?.Dispose();
+        return wanted ?? throw ((IHostEnvironment)_context).Process(new FormatException(
+            $"'{path}' has no {typeof(TTransformer).Name}, but {string.Join(", ", components.Select(c => c.GetType().Name))}. " +
             "Ask for one of these, or load another file."));
     }
 
@@ -41,14 +45,15 @@ public sealed partial class ModelCatalog
     {
         try
         {
-            return _context.Model.Load(path, out _);
+            ModelFile.RequireOrdinary(path);
+            return ModelStore.LoadWhole(() => _context.Model.Load(path, out _));
         }
         catch (Exception e)
         {
             var cause = Cause(e);
             if (cause is FormatException && cause != e)
                 throw ((IHostEnvironment)_context).Process(new FormatException($"'{path}' cannot be loaded: {cause.Message}", e));
-            if (cause is FormatException or InvalidDataException or EndOfStreamException || cause == e && e is InvalidOperationException)
+            if (IsOfTheFile(cause) || cause == e && e is InvalidOperationException)
                 throw ((IHostEnvironment)_context).Process(new FormatException(
                     $"'{path}' is no model.zip, or not a whole one: {cause.Message.TrimEnd('.')}. The file is damaged or was not copied " +
                     "completely; copy or save it again.", e));
@@ -56,6 +61,14 @@ public sealed partial class ModelCatalog
             throw;
         }
     }
+
+    /// <summary>
+    /// What ML.NET throws at damage of its own parts: names of assemblies that are none or not there, numbers out of their ranges. The
+    /// file was found before, so what is not found is something that it names.
+    /// </summary>
+    private static bool IsOfTheFile(Exception cause) => cause is FormatException or InvalidDataException or EndOfStreamException
+        or ArgumentException or FileNotFoundException or FileLoadException or BadImageFormatException or OverflowException
+        or InvalidCastException or NotSupportedException;
 
     /// <summary>
     /// What a component's loading threw. ML.NET calls it by reflection and wraps what it throws, once per level of a chain.

@@ -214,9 +214,7 @@ public sealed partial class RewardTransformer : ITransformer, IDisposable, IMode
                 "the reward model again, and save it."));
         string prompt = reader.Main.ReadString(), completion = reader.Main.ReadString(), chosen = reader.Main.ReadString(),
             answers = reader.Main.ReadString(), score = reader.Main.ReadString();
-        byte[] json = [];
-        LanguageModel<ScalarGpt>.ReadEntry(reader, NormalizationEntry, (stream, _) => json = LanguageModel<ScalarGpt>.ReadAll(stream));
-        var (gain, bias) = JsonSerializer.Deserialize<Normalization>(json)!;
+        var (gain, bias) = ReadNormalization(reader);
         var model = LanguageModel<ScalarGpt>.Load(env, reader, architecture =>
         {
             var module = new ScalarGpt(CausalLanguageModel.Create(architecture), generator: null);
@@ -224,6 +222,23 @@ public sealed partial class RewardTransformer : ITransformer, IDisposable, IMode
             return module;
         });
         return new RewardTransformer(env, model, prompt, completion, chosen, answers.Length > 0 ? answers : null, score);
+    }
+
+    private static Normalization ReadNormalization(ModelReader reader)
+    {
+        byte[] json = [];
+        LanguageModel<ScalarGpt>.ReadEntry(reader, NormalizationEntry, (stream, _) => json = LanguageModel<ScalarGpt>.ReadAll(stream));
+        try
+        {
+            return JsonSerializer.Deserialize<Normalization>(json) is { Gain: > 0 and < double.PositiveInfinity } read
+                && double.IsFinite(read.Bias)
+                ? read
+                : throw new JsonException("the gain must be a finite number above 0, and the bias a finite number.");
+        }
+        catch (JsonException e)
+        {
+            throw new FormatException($"{NormalizationEntry} is damaged: {e.Message} Save the model again.");
+        }
     }
 
     /// <summary>The content of <see cref="NormalizationEntry"/>.</summary>
