@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using System.Text;
 using System.Text.RegularExpressions;
 
 namespace ML.Rlhf.TestSupport;
@@ -58,6 +59,38 @@ internal sealed partial class Mutator(int seed)
         return json;
     }
 
+    /// <summary>
+    /// Changes a few pieces of a text: each gives way to nothing, to a hostile value, to another piece, or stands there many times. Costs
+    /// little, whatever the length, and favours the ends, where a file is more than a list.
+    /// </summary>
+    /// <param name="text">The text.</param>
+    /// <param name="values">What a piece may be replaced by; null for JSON's.</param>
+    public string Pieces(SplitText text, IReadOnlyList<string>? values = null)
+    {
+        values ??= s_jsonValues;
+        var changes = new SortedDictionary<int, string>();
+        for (int count = 1 + Next(2) * Next(4); count > 0 && text.Count > 0; count--)
+        {
+            int piece = Next(3) switch
+            {
+                0 => Next(Math.Min(text.Count, 250)),
+                1 => text.Count - 1 - Next(Math.Min(text.Count, 100)),
+                _ => Next(text.Count),
+            };
+            changes[piece] = Next(12) switch
+            {
+                0 => "",
+                1 => text[piece] + text[piece],
+                2 => text.Between(Next(text.Count), 1 + Next(20)),
+                3 => string.Concat(Enumerable.Repeat(text.Between(piece, 1 + Next(6)), 1 << Next(9))),
+                < 7 => text[Next(text.Count)],
+                < 10 => values[Next(values.Count)],
+                _ => Nearby(text[piece]),
+            };
+        }
+        return text.With(changes);
+    }
+
     /// <summary>A number a little larger or smaller, or a text with one letter changed.</summary>
     private string Nearby(string token)
     {
@@ -103,5 +136,46 @@ internal sealed partial class Mutator(int seed)
     }
 
     [GeneratedRegex("\"(\\\\.|[^\"\\\\])*\"|-?[0-9][0-9.eE+-]*|[a-z]+|[{}\\[\\]:,]")]
-    private static partial Regex JsonToken();
+    internal static partial Regex JsonToken();
+}
+
+/// <summary>A text, cut into pieces once, so that many changed copies of it cost little.</summary>
+internal sealed class SplitText
+{
+    private readonly string _text;
+    private readonly (int Start, int Length)[] _pieces;
+
+    /// <param name="text">The text.</param>
+    /// <param name="piece">What a piece is; null for JSON's tokens. What lies between two pieces always stays.</param>
+    public SplitText(string text, Regex? piece = null)
+    {
+        _text = text;
+        _pieces = [.. (piece ?? Mutator.JsonToken()).Matches(text).Select(match => (match.Index, match.Length))];
+    }
+
+    /// <summary>How many pieces there are.</summary>
+    public int Count => _pieces.Length;
+
+    /// <summary>A piece.</summary>
+    public string this[int piece] => _text.Substring(_pieces[piece].Start, _pieces[piece].Length);
+
+    /// <summary>Several pieces and what lies between them.</summary>
+    public string Between(int first, int count)
+    {
+        var (start, length) = _pieces[Math.Min(first + count, Count) - 1];
+        return _text[_pieces[first].Start..(start + length)];
+    }
+
+    /// <summary>The text with some pieces replaced.</summary>
+    public string With(SortedDictionary<int, string> changes)
+    {
+        var result = new StringBuilder(_text.Length);
+        int end = 0;
+        foreach (var (piece, instead) in changes)
+        {
+            result.Append(_text, end, _pieces[piece].Start - end).Append(instead);
+            end = _pieces[piece].Start + _pieces[piece].Length;
+        }
+        return result.Append(_text, end, _text.Length - end).ToString();
+    }
 }
