@@ -41,7 +41,7 @@ internal sealed class JsonLinesFuzz : FuzzFormat
         ReadRows(_lenient.Load(new Memory(input.Content)), _ => true); // skips what it cannot read, and never throws
         try
         {
-            foreach (var conversation in new ConversationColumns("Text", null, null).Read(_lenient.Load(new Memory(input.Content)), default))
+            foreach (var conversation in new ConversationColumns("Text", null, null).Read(_lenient.Load(new Memory(input.Content)), () => { }))
                 Assert.All(conversation, message => Assert.NotNull(message.Content));
         }
         catch (InvalidOperationException e)
