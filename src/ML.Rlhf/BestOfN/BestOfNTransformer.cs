@@ -186,7 +186,8 @@ public sealed class BestOfNTransformer : ITransformer, IDisposable, IModelCompon
     {
         int n = reader.Main.ReadInt32();
         if (n > MaximumN)
-            throw new FormatException($"The model is the best of {n}, and at most {MaximumN} are read. The file is damaged; save the model again.");
+            throw new FormatException(
+                $"The model is the best of {n}, and at most {MaximumN} are read. The file is damaged; save the model again.");
         string scoreColumn = reader.Main.ReadString();
         ITransformer? policy = null, reward = null;
         try

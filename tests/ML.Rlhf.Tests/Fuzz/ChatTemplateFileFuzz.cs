@@ -29,7 +29,9 @@ internal sealed class ChatTemplateFileFuzz : FuzzFormat
             ["chat_template"] = new JsonArray(
                 new JsonObject { ["name"] = "default", ["template"] = source }, new JsonObject { ["name"] = "rag", ["template"] = "a" }),
         }.ToJsonString()));
-        Add("named/special_tokens_map.json", """{"eos_token": {"content": "</s>"}, "pad_token": "<pad>", "additional": ["<a>"]}"""u8.ToArray());
+        Add("named/special_tokens_map.json", """
+            {"eos_token": {"content": "</s>"}, "pad_token": "<pad>", "additional": ["<a>"]}
+            """u8.ToArray());
         Add("file/chat_template.jinja", Encoding.UTF8.GetBytes(source));
         Add("file/tokenizer_config.json", """{"eos_token": "</s>", "chat_template": null}"""u8.ToArray());
         Add("file/additional_chat_templates/rag.jinja", "{{ eos_token }}"u8.ToArray());

@@ -18,7 +18,8 @@ internal abstract class FuzzFormat : IDisposable
     /// <summary>The files that are damaged, by their places.</summary>
     protected IReadOnlyDictionary<string, byte[]> Whole => _whole;
 
-    public static IReadOnlyList<string> Names { get; } = ["jsonl", "tokenizers", "safetensors", "configs", "model.zip", "jinja", "chat", "peft"];
+    public static IReadOnlyList<string> Names { get; } =
+        ["jsonl", "tokenizers", "safetensors", "configs", "model.zip", "jinja", "chat", "peft"];
 
     public static FuzzFormat Create(string name) => name switch
     {

@@ -5,11 +5,13 @@ using ML.Rlhf.TestSupport;
 namespace ML.Rlhf.Tests.Fuzz;
 
 /// <summary>What became of many damaged files.</summary>
-internal sealed record FuzzResult(string Format, int Count, int Read, int Refused, double SlowestMilliseconds, IReadOnlyList<string> Failures)
+internal sealed record FuzzResult(
+    string Format, int Count, int Read, int Refused, double SlowestMilliseconds, IReadOnlyList<string> Failures)
 {
     /// <summary>One plain line; the peak is that of the process.</summary>
     public override string ToString() => string.Create(CultureInfo.InvariantCulture,
-        $"fuzz {Format} {Count} read={Read} refused={Refused} failed={Failures.Count} slowest={SlowestMilliseconds:F0}ms peak={PeakMegabytes}MB");
+        $"fuzz {Format} {Count} read={Read} refused={Refused} failed={Failures.Count} slowest={SlowestMilliseconds:F0}ms " +
+        $"peak={PeakMegabytes}MB");
 
     /// <summary>The most memory that this process ever had, in MB; 0 where the system does not say.</summary>
     public static long PeakMegabytes => !File.Exists("/proc/self/status") ? 0 : long.Parse(

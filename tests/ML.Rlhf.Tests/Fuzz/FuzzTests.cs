@@ -22,16 +22,16 @@ public sealed class FuzzTests
         AssertGood(FuzzRun.Run(format, firstSeed: 1, count));
     }
 
-    /// <summary>250,000 files in about three minutes, each format in a process of its own, whose memory is measured.</summary>
+    /// <summary>206,000 files in two or three minutes, each format in a process of its own, whose memory is measured.</summary>
     [Theory, Trait("Tier", "Slow")]
     [InlineData("jsonl", 80_000)]
-    [InlineData("tokenizers", 30_000)]
-    [InlineData("safetensors", 30_000)]
-    [InlineData("configs", 20_000)]
-    [InlineData("model.zip", 15_000)]
-    [InlineData("jinja", 50_000)]
-    [InlineData("chat", 15_000)]
-    [InlineData("peft", 10_000)]
+    [InlineData("tokenizers", 20_000)]
+    [InlineData("safetensors", 25_000)]
+    [InlineData("configs", 15_000)]
+    [InlineData("model.zip", 8_000)]
+    [InlineData("jinja", 40_000)]
+    [InlineData("chat", 12_000)]
+    [InlineData("peft", 6_000)]
     public async Task Many_damaged_files_are_read_or_refused_in_bounded_memory(string format, int count)
     {
         string folder = Directory.CreateTempSubdirectory("ML.Rlhf.Tests-").FullName;
@@ -45,7 +45,6 @@ public sealed class FuzzTests
             {
                 [WorkVariable] = $"{format} {count} {report}",
                 ["OMP_NUM_THREADS"] = "1",
-                ["DOTNET_GCHeapAffinitizeMask"] = "1", // as on a machine with one core
             },
         })!;
         var errors = process.StandardError.ReadToEndAsync();

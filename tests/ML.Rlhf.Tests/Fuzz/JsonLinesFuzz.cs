@@ -8,16 +8,10 @@ namespace ML.Rlhf.Tests.Fuzz;
 /// <summary>JSON Lines of every kind of value that the loader takes, read through the cursor of an IDataView.</summary>
 internal sealed class JsonLinesFuzz : FuzzFormat
 {
-    private const string Lines = """
-        {"Text":"the cat sat.","Single":1.5,"Double":-2.25e3,"Int":7,"Long":9007199254740993,"Flag":true,"Texts":["a","b ü"],"Singles":[0.5,1,2],"Doubles":[1e-7],"Ints":[1,-2],"Longs":[],"Flags":[false,true],"Fixed":[1,2,3]}
-        {"Text":[{"role":"user","content":"Hi 🙂"},{"role":"assistant","content":"Hello!"}],"Single":0,"Double":0,"Int":0,"Long":0,"Flag":false,"Texts":[],"Singles":[],"Doubles":[],"Ints":[],"Longs":[1],"Flags":[],"Fixed":[0,0,0]}
+    private static readonly string s_lines = File.ReadAllText(Golden.PathOf("fuzz-seeds/rows.jsonl"));
 
-        {"text":"\u00e9\n\"\\","SINGLE":3.4e38,"Double":1e308,"Int":-2147483648,"Long":-9223372036854775808,"Flag":true,"Texts":["","\ud83d\ude42"],"Singles":[1e-45],"Doubles":[0.1],"Ints":[2147483647],"Longs":[9223372036854775807],"Flags":[true],"Fixed":[-1,0.5,1e10],"more":{"a":[1,{"b":null}]}}
-        {"Text":"","Single":1,"Double":1,"Int":1,"Long":1,"Flag":true,"Text":"twice","Texts":["x"],"Singles":[1],"Doubles":[1],"Ints":[1],"Longs":[1],"Flags":[true],"Fixed":[1,2,3]}
-        """;
-
-    private readonly SplitText _pieces = new(Lines);
-    private readonly byte[] _bytes = Encoding.UTF8.GetBytes(Lines);
+    private readonly SplitText _pieces = new(s_lines);
+    private readonly byte[] _bytes = Encoding.UTF8.GetBytes(s_lines);
     private readonly JsonLinesLoader _strict, _lenient;
 
     public JsonLinesFuzz()
@@ -41,7 +35,8 @@ internal sealed class JsonLinesFuzz : FuzzFormat
         ReadRows(_lenient.Load(new Memory(input.Content)), _ => true); // skips what it cannot read, and never throws
         try
         {
-            foreach (var conversation in new ConversationColumns("Text", null, null).Read(_lenient.Load(new Memory(input.Content)), () => { }))
+            var texts = new ConversationColumns("Text", null, null);
+            foreach (var conversation in texts.Read(_lenient.Load(new Memory(input.Content)), () => { }))
                 Assert.All(conversation, message => Assert.NotNull(message.Content));
         }
         catch (InvalidOperationException e)

@@ -38,7 +38,8 @@ internal sealed class SafetensorsFuzz : FuzzFormat
         using var scope = NewDisposeScope();
         (string, Tensor)[] tensors =
         [
-            ("h.0.attn.weight", rand(4, 12)), ("h.0.attn.bias", rand(12)), ("wte.weight", rand(10, 4)), ("scalar", tensor(1f)), ("empty", rand(0, 3)),
+            ("h.0.attn.weight", rand(4, 12)), ("h.0.attn.bias", rand(12)), ("wte.weight", rand(10, 4)), ("scalar", tensor(1f)),
+            ("empty", rand(0, 3)),
         ];
         foreach (var (name, shard) in new[] { ("one", 1 << 20), ("shards", 200) })
         {
@@ -152,8 +153,10 @@ internal sealed class AdapterFuzz : FuzzFormat
 
     private static readonly string[] s_values =
     [
-        "null", "true", "false", "0", "-1", "1", "2", "4", "1e999", "2147483647", "0.5", "[]", "{}", "[null]", "[1]", "\"\"", "\"all-linear\"", "\"LORA\"",
-        "\"IA3\"", "\"CAUSAL_LM\"", "\"SEQ_CLS\"", "\"none\"", "\"all\"", "\"c_attn\"", "\"h.0.attn.c_attn\"", "\".*\"", "\"(a+)+$\"", "\"\\ud800\"",
+        "null", "true", "false", "0", "-1", "1", "2", "4", "1e999", "2147483647", "0.5", "[]", "{}", "[null]", "[1]", "\"\"",
+        "\"all-linear\"", "\"LORA\"",
+        "\"IA3\"", "\"CAUSAL_LM\"", "\"SEQ_CLS\"", "\"none\"", "\"all\"", "\"c_attn\"", "\"h.0.attn.c_attn\"", "\".*\"", "\"(a+)+$\"",
+        "\"\\ud800\"",
         "{\"c_attn\":3}", "{\"^h\":3}", "{\"\":3}", new string('[', 100), $"\"{new string('a', 20_000)}\"",
     ];
 }

@@ -8,8 +8,8 @@ namespace ML.Rlhf.Tests.Fuzz;
 
 /// <summary>
 /// Tokenizers in every form that is read: <c>tokenizer.json</c>, <c>vocab.json</c> with <c>merges.txt</c>, SentencePiece's
-/// <c>tokenizer.model</c>, WordPiece's <c>vocab.txt</c>, the files that tell more about the tokens, and our own. (The vocabularies of tiktoken
-/// come from packages, not from files.)
+/// <c>tokenizer.model</c>, WordPiece's <c>vocab.txt</c>, the files that tell more about the tokens, and our own. (The vocabularies of
+/// tiktoken come from packages, not from files.)
 /// </summary>
 internal sealed class TokenizerFuzz : FuzzFormat
 {
@@ -91,13 +91,19 @@ internal sealed class TokenizerFuzz : FuzzFormat
     /// <summary>What stands in these files, in places where it does not belong, and regular expressions that take long.</summary>
     private static readonly string[] s_values =
     [
-        "null", "true", "0", "-1", "1e999", "2147483647", "4294967296", "{}", "[]", "[null]", "\"\"", "\"▁\"", "\" \"", "\"\\u0000\"", "\"\\ud800\"",
-        "\"BPE\"", "\"WordPiece\"", "\"Unigram\"", "\"Sequence\"", "\"ByteLevel\"", "\"Metaspace\"", "\"Split\"", "\"NFC\"", "\"NFD\"", "\"Replace\"",
-        "\"Prepend\"", "\"ByteFallback\"", "\"Fuse\"", "\"Strip\"", "\"BertNormalizer\"", "\"TemplateProcessing\"", "\"RobertaProcessing\"", "\"Isolated\"",
-        "\"Removed\"", "\"Regex\"", "\"String\"", "\"<unk>\"", "\"<0x0A>\"", "\"[UNK]\"", "\"##\"", "\"a b\"", "\"\\r\\n\"", "\"Wordpiece\"",
-        "\"(a*)*b\"", "\"(\\\\s*\\\\S*)*x\"", "\"(\"", "\"[\"", "\"\\\\p{Foo}\"", "\"a{2,1}\"", "\"a{0,999999999}\"", "\"(?i:s)\"", "\"[^]\"", "\"\\\\\"",
+        "null", "true", "0", "-1", "1e999", "2147483647", "4294967296", "{}", "[]", "[null]", "\"\"", "\"▁\"", "\" \"", "\"\\u0000\"",
+        "\"\\ud800\"",
+        "\"BPE\"", "\"WordPiece\"", "\"Unigram\"", "\"Sequence\"", "\"ByteLevel\"", "\"Metaspace\"", "\"Split\"", "\"NFC\"", "\"NFD\"",
+        "\"Replace\"",
+        "\"Prepend\"", "\"ByteFallback\"", "\"Fuse\"", "\"Strip\"", "\"BertNormalizer\"", "\"TemplateProcessing\"",
+        "\"RobertaProcessing\"", "\"Isolated\"",
+        "\"Removed\"", "\"Regex\"", "\"String\"", "\"<unk>\"", "\"<0x0A>\"", "\"[UNK]\"", "\"##\"", "\"a b\"", "\"\\r\\n\"",
+        "\"Wordpiece\"",
+        "\"(a*)*b\"", "\"(\\\\s*\\\\S*)*x\"", "\"(\"", "\"[\"", "\"\\\\p{Foo}\"", "\"a{2,1}\"", "\"a{0,999999999}\"", "\"(?i:s)\"",
+        "\"[^]\"", "\"\\\\\"",
         "\"\"", new string('[', 100), $"\"{new string('(', 2000)}\"", $"\"{new string('a', 20_000)}\"",
         "{\"type\":\"Sequence\",\"normalizers\":[]}", "{\"type\":\"Sequence\",\"pretokenizers\":[]}", "{\"type\":\"NFC\"}",
-        "{\"type\":\"ByteLevel\",\"add_prefix_space\":true}", "{\"id\":5,\"content\":\"cat\",\"normalized\":true,\"lstrip\":true,\"rstrip\":true}",
+        "{\"type\":\"ByteLevel\",\"add_prefix_space\":true}",
+        "{\"id\":5,\"content\":\"cat\",\"normalized\":true,\"lstrip\":true,\"rstrip\":true}",
     ];
 }
