@@ -18,7 +18,7 @@ namespace ML.Rlhf;
 /// | Task | sequence to sequence (Vaswani et al. 2017): translation, summaries, corrections, answers |
 /// | Input | two text columns, prompt and completion |
 /// | Output | <see cref="TextToTextTransformer"/>: a text column with the completion |
-/// | Passes over the data | one, to tokenize it, and one before it where a tokenizer is trained; tokens are kept in memory, 4 bytes each |
+/// | Passes over the data | one, to tokenize it, and one before it where a tokenizer is trained; tokens are kept in memory, 2 or 4 bytes each |
 /// | Needs a model | no: it starts from random weights |
 /// </remarks>
 public sealed class EncoderDecoderTrainer : IEstimator<TextToTextTransformer>
