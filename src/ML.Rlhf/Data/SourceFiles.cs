@@ -33,8 +33,8 @@ internal sealed class SourceFiles(IMultiStreamSource source)
         {
             if (_stamps.ContainsKey(index))
                 throw new FileNotFoundException(
-                    $"The file '{path}' is gone. It was read before, but each pass over the data reads its files again, and a trainer may " +
-                    "make several. Put it back, or hold the data in memory with ml.Data.Cache.", path);
+                    $"The file '{path}' is gone. It was read before, but each pass over the data reads its files again, and a trainer " +
+                    "may make several. Put it back, or hold the data in memory with ml.Data.Cache.", path);
             return; // a source may have streams of other kinds
         }
         var now = new Stamp(file.Length, file.LastWriteTimeUtc);

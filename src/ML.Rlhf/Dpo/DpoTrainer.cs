@@ -17,7 +17,7 @@ namespace ML.Rlhf;
 /// | Task | preference learning: the chosen answer becomes more likely than the rejected one, near the model that training starts from |
 /// | Input | three text columns: prompt, chosen and rejected answer |
 /// | Output | <see cref="TextGenerationTransformer"/>: a text column with the completion |
-/// | Passes over the data | one, to tokenize it; tokens are kept in memory, 2 or 4 bytes each |
+/// | Passes over the data | one, to tokenize it; tokens are kept in memory, 2 bytes each, or 4 with more than 65,536 ids |
 /// | Networks in memory | one: what the reference says is computed before training |
 /// | The given model | is copied, or shared with <see cref="FineTuningOptions.Lora"/>, and stays as it is |
 /// </remarks>

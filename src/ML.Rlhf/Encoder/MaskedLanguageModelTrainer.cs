@@ -16,7 +16,7 @@ namespace ML.Rlhf;
 /// | Task | masked language modelling: guess hidden tokens from both sides. There is no next sentence prediction |
 /// | Input | a text column, one document per row |
 /// | Output | <see cref="EncoderTransformer"/>: a vector of Single with features of the text |
-/// | Passes over the data | one, to tokenize it; tokens are kept in memory, 2 or 4 bytes each |
+/// | Passes over the data | one, to tokenize it; tokens are kept in memory, 2 bytes each, or 4 with more than 65,536 ids |
 /// | Needs a label | no |
 /// </remarks>
 public sealed class MaskedLanguageModelTrainer : IEstimator<EncoderTransformer>

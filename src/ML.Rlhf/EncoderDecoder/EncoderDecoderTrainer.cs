@@ -18,7 +18,7 @@ namespace ML.Rlhf;
 /// | Task | sequence to sequence (Vaswani et al. 2017): translation, summaries, corrections, answers |
 /// | Input | two text columns, prompt and completion |
 /// | Output | <see cref="TextToTextTransformer"/>: a text column with the completion |
-/// | Passes over the data | one, to tokenize it, and one before it where a tokenizer is trained; tokens are kept in memory, 2 or 4 bytes each |
+/// | Passes over the data | one, and one before it to train a tokenizer; tokens are kept in memory, 2 bytes each, or 4 with more than 65,536 ids |
 /// | Needs a model | no: it starts from random weights |
 /// </remarks>
 public sealed class EncoderDecoderTrainer : IEstimator<TextToTextTransformer>

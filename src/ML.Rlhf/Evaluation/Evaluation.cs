@@ -77,7 +77,7 @@ internal static class Evaluation
                 "divergence is measured. Pass policy.WithSampling(new SamplingOptions { … }) without.", nameof(policy)));
     }
 
-    /// <summary>The length of the text of all tokens but the first, which nothing predicts; put together nowhere, as it may be long.</summary>
+    /// <summary>The length of the text of all tokens but the first, which nothing predicts. The text, which may be long, is not put together.</summary>
     private static long PredictedCharacters(TokenSequences documents, TextTokenizer tokenizer)
     {
         var decoder = tokenizer.CreateStreamingDecoder();

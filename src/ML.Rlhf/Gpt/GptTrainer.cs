@@ -10,7 +10,7 @@ namespace ML.Rlhf;
 /// | Task | language modelling: predict each next token |
 /// | Input | a text column, one document per row |
 /// | Output | <see cref="TextGenerationTransformer"/>: a text column with the completion |
-/// | Passes over the data | one, to tokenize it; tokens are kept in memory, 2 or 4 bytes each |
+/// | Passes over the data | one, to tokenize it; tokens are kept in memory, 2 bytes each, or 4 with more than 65,536 ids |
 /// | Needs a label | no |
 /// </remarks>
 public sealed class GptTrainer : IEstimator<TextGenerationTransformer>

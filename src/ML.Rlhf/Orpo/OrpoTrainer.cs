@@ -17,7 +17,7 @@ namespace ML.Rlhf;
 /// | Task | imitation of the chosen answers, with a penalty where the rejected ones are as likely |
 /// | Input | three text columns: prompt, chosen and rejected answer |
 /// | Output | <see cref="TextGenerationTransformer"/>: a text column with the completion |
-/// | Passes over the data | one, to tokenize it; tokens are kept in memory, 2 or 4 bytes each |
+/// | Passes over the data | one, to tokenize it; tokens are kept in memory, 2 bytes each, or 4 with more than 65,536 ids |
 /// | Networks in memory | one: there is no reference |
 /// | The given model | is copied, or shared with adapters, and stays as it is; it may be a pretrained one, without fine-tuning before |
 /// </remarks>

@@ -16,7 +16,7 @@ namespace ML.Rlhf;
 /// | Task | preference learning: the better of two answers scores higher (Bradley–Terry) |
 /// | Input | three text columns: prompt, chosen and rejected answer; or a prompt, a vector of answers, and one of ranks or ratings |
 /// | Output | <see cref="RewardTransformer"/>: a column with the score of an answer, gain and bias included |
-/// | Passes over the data | one, to tokenize it; tokens are kept in memory, 2 or 4 bytes each |
+/// | Passes over the data | one, to tokenize it; tokens are kept in memory, 2 bytes each, or 4 with more than 65,536 ids |
 /// | The given model | is copied, or shared with <see cref="FineTuningOptions.Lora"/>, and stays as it is; the copy gets a scalar head |
 /// </remarks>
 public sealed class RewardModelTrainer : IEstimator<RewardTransformer>

@@ -14,7 +14,7 @@ namespace ML.Rlhf;
 /// | Task | imitation: predict the completion's tokens, and where it ends |
 /// | Input | two text columns, prompt and completion; or conversations, as JSON texts or as two vectors of texts |
 /// | Output | <see cref="TextGenerationTransformer"/>: a text column with the completion |
-/// | Passes over the data | one, to tokenize it; tokens are kept in memory, 2 or 4 bytes each |
+/// | Passes over the data | one, to tokenize it; tokens are kept in memory, 2 bytes each, or 4 with more than 65,536 ids |
 /// | The given model | is copied, or shared with <see cref="FineTuningOptions.Lora"/>, and stays as it is |
 /// </remarks>
 public sealed class SupervisedFineTuningTrainer : IEstimator<TextGenerationTransformer>

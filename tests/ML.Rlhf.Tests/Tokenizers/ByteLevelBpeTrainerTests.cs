@@ -106,7 +106,8 @@ public class ByteLevelBpeTrainerTests
             yield return "more text";
             Assert.Fail("A text was read after the cancellation.");
         }
-        Assert.Throws<OperationCanceledException>(() => ByteLevelBpeTrainer.Train(Texts(), 300, checkCanceled: cancel.Token.ThrowIfCancellationRequested));
+        Assert.Throws<OperationCanceledException>(
+            () => ByteLevelBpeTrainer.Train(Texts(), 300, checkCanceled: cancel.Token.ThrowIfCancellationRequested));
     }
 
     [Fact]

@@ -177,7 +177,8 @@ public class RewardModelTrainingTests
         Assert.True(Math.Abs(Mean(1)) < 0.3 * Math.Abs(Mean(0)), $"{Mean(1)} against {Mean(0)}");
     }
 
-    private static int[][] Rows(TokenSequences sequences) => [.. Enumerable.Range(0, sequences.Count).Select(row => sequences[row].ToArray())];
+    private static int[][] Rows(TokenSequences sequences) =>
+        [.. Enumerable.Range(0, sequences.Count).Select(row => sequences[row].ToArray())];
 
     private static List<TrainingProgress> Train(
         ScalarGpt model, RankingData data, RewardOptions options, TokenSequences? normalizationTexts = null, RankingData? validation = null)
