@@ -31,7 +31,8 @@ internal sealed record SequenceOptions : EncoderDecoderHyperparameters;
 /// <summary>A training run on the CPU that remembers its reports.</summary>
 internal sealed class RecordedRun
 {
-    public RecordedRun(int seed = 0, Action<TrainingProgress>? onReport = null, int? cancelAfter = null) => Run = new TrainingRun(
+    public RecordedRun(
+        int seed = 0, Action<TrainingProgress>? onReport = null, int? cancelAfter = null, Action? onCheck = null) => Run = new TrainingRun(
         "Test",
         CPU,
         seed,
@@ -44,6 +45,7 @@ internal sealed class RecordedRun
         warn: message => Warnings.Add(message),
         checkCanceled: () =>
         {
+            onCheck?.Invoke();
             if (Reports.Count > 0 && Reports[^1].Step >= cancelAfter)
                 throw new OperationCanceledException();
         });

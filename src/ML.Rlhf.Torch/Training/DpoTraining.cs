@@ -124,7 +124,7 @@ namespace ML.Rlhf.Torch.Training
                 // 4. Measure after each epoch, and report.
                 run.CountTokens(AnswerBatch.TokenCount(preferences, batch));
                 bool measure = held is not null && (step + 1) % stepsPerEpoch == 0;
-                double? heldLoss = measure ? Loss(model, held!, options) : null;
+                double? heldLoss = run.Validate(measure, check => Loss(model, held!, options, check));
                 run.Report(statistics.Progress(run, step + 1, totalSteps, heldLoss, learningRate, norm));
             }
         }
@@ -144,13 +144,15 @@ namespace ML.Rlhf.Torch.Training
             return statistics;
         }
 
-        private static double Loss(CausalLanguageModel model, ReferencedPreferences data, DpoHyperparameters options)
+        private static double Loss(
+            CausalLanguageModel model, ReferencedPreferences data, DpoHyperparameters options, Action checkCanceled)
         {
             using var noGrad = no_grad();
             double sum = 0;
             var pairs = data.Pairs;
             foreach (int[] rows in Batches.ByLength(pairs.Count, AnswerBatch.EvaluationPairs(model), pairs.Chosen.Sequences.Length))
             {
+                checkCanceled();
                 using var scope = NewDisposeScope();
                 sum += PerPair(model, data, rows, options, new PairStatistics()).sum().ToDouble();
             }

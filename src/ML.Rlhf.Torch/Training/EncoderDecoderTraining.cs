@@ -101,20 +101,22 @@ namespace ML.Rlhf.Torch.Training
                 // 3. Measure after each epoch, and report.
                 run.CountTokens(batch.Sum(row => (long)pairs.Length(row)));
                 bool measure = validation is not null && (step + 1) % stepsPerEpoch == 0;
-                run.Report(step + 1, totalSteps, loss, measure ? Measure(model, validation!).Mean : null, learningRate, norm);
+                double? held = run.Validate(measure, check => Measure(model, validation!, check).Mean);
+                run.Report(step + 1, totalSteps, loss, held, learningRate, norm);
             }
             model.Dropout = 0;
             model.eval();
         }
 
         /// <summary>Σ −log p of the targets' tokens, without smoothing and dropout.</summary>
-        public static LossTotal Measure(EncoderDecoder model, SequencePairs pairs)
+        public static LossTotal Measure(EncoderDecoder model, SequencePairs pairs, Action checkCanceled)
         {
             using var noGrad = no_grad();
             model.eval();
             double sum = 0;
             foreach (int[] rows in Batches.ByLength(pairs.Count, NextTokenLoss.EvaluationRows(model.Architecture), pairs.Length))
             {
+                checkCanceled();
                 using var scope = NewDisposeScope();
                 sum += LossSum(model, pairs, rows, labelSmoothing: 0).ToDouble();
             }

@@ -190,7 +190,7 @@ namespace ML.Rlhf.Torch.Training
                 // 4. Measure after each epoch, and report.
                 run.CountTokens(batch.Sum(row => (long)feedback.Answers.Sequences.Length(row)));
                 bool measure = held is not null && (step + 1) % stepsPerEpoch == 0;
-                double? heldLoss = measure ? Loss(model, held!, options) : null;
+                double? heldLoss = run.Validate(measure, check => Loss(model, held!, options, check));
                 run.Report(statistics.Progress(run, step + 1, totalSteps, heldLoss, learningRate, norm));
             }
         }
@@ -213,16 +213,18 @@ namespace ML.Rlhf.Torch.Training
             return statistics;
         }
 
-        private static double Loss(CausalLanguageModel model, ReferencedFeedback data, KtoHyperparameters options)
+        private static double Loss(
+            CausalLanguageModel model, ReferencedFeedback data, KtoHyperparameters options, Action checkCanceled)
         {
             using var noGrad = no_grad();
             using var scope = NewDisposeScope();
             int[][] parts = [.. Batches.ByLength(
                 data.Feedback.Count, NextTokenLoss.EvaluationRows(model.Architecture), data.Feedback.Answers.Sequences.Length)];
-            var referencePoint = ReferencePoint(model, data, parts);
+            var referencePoint = ReferencePoint(model, data, parts, checkCanceled);
             double sum = 0;
             foreach (int[] part in parts)
             {
+                checkCanceled();
                 using var partScope = NewDisposeScope();
                 sum += PerAnswer(model, data, part, referencePoint, options, new Statistics()).sum().ToDouble();
             }
@@ -230,13 +232,17 @@ namespace ML.Rlhf.Torch.Training
         }
 
         /// <summary>z of all rows of some parts, a scalar.</summary>
-        private static Tensor ReferencePoint(CausalLanguageModel model, ReferencedFeedback data, int[][] parts)
+        private static Tensor ReferencePoint(
+            CausalLanguageModel model, ReferencedFeedback data, int[][] parts, Action? checkCanceled = null)
         {
             using var noGrad = no_grad();
             using var scope = NewDisposeScope();
             List<Tensor> logRatios = [];
             foreach (int[] part in parts)
+            {
+                checkCanceled?.Invoke();
                 logRatios.Add(LogRatios(model, data.Mismatched, data.MismatchedLogProbs, part).LogRatios);
+            }
             return KtoLoss.ReferencePoint(cat(logRatios)).MoveToOuterDisposeScope();
         }
 

@@ -91,8 +91,8 @@ namespace ML.Rlhf.Torch.Training
                 // 4. Measure and report.
                 run.CountTokens((long)starts.Length * window);
                 bool measure = validation is not null && ((step + 1) % options.EvaluateEvery == 0 || step + 1 == options.Steps);
-                run.Report(step + 1, options.Steps, loss, measure ? NextTokenLoss.Corpus(model, validation!).Mean : null, learningRate,
-                    norm);
+                double? held = run.Validate(measure, check => NextTokenLoss.Corpus(model, validation!, check).Mean);
+                run.Report(step + 1, options.Steps, loss, held, learningRate, norm);
             }
             Dropout.End(model);
         }

@@ -82,9 +82,8 @@ namespace ML.Rlhf.Torch.Training
                 // 4. Measure and report.
                 run.CountTokens(rows.Sum(row => (long)row.Inputs.Length));
                 bool measure = validation is not null && ((step + 1) % options.EvaluateEvery == 0 || step + 1 == options.Steps);
-                double? validationLoss = measure
-                    ? MaskedTokenLoss.Measure(model, validation!, vocabulary, options.MaskingRate).Loss.Mean
-                    : null;
+                double? validationLoss = run.Validate(
+                    measure, check => MaskedTokenLoss.Measure(model, validation!, vocabulary, options.MaskingRate, check).Loss.Mean);
                 run.Report(step + 1, options.Steps, loss, validationLoss, learningRate, norm);
             }
             model.Dropout = 0;

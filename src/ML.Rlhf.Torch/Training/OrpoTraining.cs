@@ -96,7 +96,7 @@ namespace ML.Rlhf.Torch.Training
                 // 3. Measure after each epoch, and report.
                 run.CountTokens(AnswerBatch.TokenCount(preferences, batch));
                 bool measure = validation is not null && (step + 1) % stepsPerEpoch == 0;
-                double? held = measure ? Loss(model, validation!, options) : null;
+                double? held = run.Validate(measure, check => Loss(model, validation!, options, check));
                 run.Report(new OrpoProgress(statistics.Pairs.Progress(run, step + 1, totalSteps, held, learningRate, norm))
                 {
                     ChosenLoss = statistics.ChosenLoss,
@@ -122,13 +122,15 @@ namespace ML.Rlhf.Torch.Training
             return statistics;
         }
 
-        private static double Loss(CausalLanguageModel model, PreferenceData data, OrpoHyperparameters options)
+        private static double Loss(
+            CausalLanguageModel model, PreferenceData data, OrpoHyperparameters options, Action checkCanceled)
         {
             using var noGrad = no_grad();
             var statistics = new Statistics();
             long tokens = ChosenTokens(data, [.. Enumerable.Range(0, data.Count)]);
             foreach (int[] part in Batches.ByLength(data.Count, AnswerBatch.EvaluationPairs(model), data.Chosen.Sequences.Length))
             {
+                checkCanceled();
                 using var scope = NewDisposeScope();
                 PartLoss(model, data, part, data.Count, tokens, options, statistics);
             }

@@ -128,6 +128,7 @@ internal sealed class PpoTraining(
         List<Tensor> logProbs = [], referenceLogProbs = [], values = [], entropies = [];
         foreach (int[] rows in MicroBatches([.. Enumerable.Range(0, episodes.Length)]))
         {
+            run.ThrowIfCanceled();
             using var part = NewDisposeScope();
             var episodePart = batch.Select(Rows(rows));
             var (logits, partValues) = Forward(episodePart);                                  // (b, R, V), (b, R)

@@ -1,3 +1,4 @@
+using System.Globalization;
 using ML.Rlhf.Torch.Functional;
 using ML.Rlhf.Torch.Generation;
 using ML.Rlhf.Torch.Modules;
@@ -120,7 +121,8 @@ namespace ML.Rlhf.Torch.Training
                 // 3. Measure after each epoch, and report.
                 run.CountTokens(batch.Sum(prompt => (long)rankings.TokenCount(prompt)));
                 bool measure = validation is not null && (step + 1) % stepsPerEpoch == 0;
-                run.Report(step + 1, totalSteps, loss, measure ? MeanLoss(model, validation!) : null, learningRate, norm);
+                double? held = run.Validate(measure, check => MeanLoss(model, validation!, check));
+                run.Report(step + 1, totalSteps, loss, held, learningRate, norm);
             }
 
             // 4. Give the scores their zero and their scale.
@@ -167,12 +169,13 @@ namespace ML.Rlhf.Torch.Training
                 tensor(wins, [prompts.Length, most, most], device: device).MoveToOuterDisposeScope());
         }
 
-        private static double MeanLoss(ScalarGpt model, RankingData data)
+        private static double MeanLoss(ScalarGpt model, RankingData data, Action checkCanceled)
         {
             using var noGrad = no_grad();
             double sum = 0;
             foreach (int[] prompts in Batches.ByLength(data.Count, RewardScoring.BatchSize, data.TokenCount))
             {
+                checkCanceled();
                 using var scope = NewDisposeScope();
                 sum += Losses(model, data, prompts, centeringCoefficient: 0).sum().ToDouble();
             }
@@ -185,13 +188,30 @@ namespace ML.Rlhf.Torch.Training
         /// </summary>
         private static void Normalize(ScalarGpt model, ScoreNormalization normalization, TokenSequences texts, TrainingRun run)
         {
-            double[] scores = RewardScoring.Score(model, texts);
+            double[] scores = ScoresToNormalizeOver(model, texts, run);
             double mean = scores.Average(), deviation = Math.Sqrt(scores.Average(s => (s - mean) * (s - mean))), gain = 1;
             if (normalization != ScoreNormalization.Demonstrations && deviation > 1e-6) // or the model cannot tell any apart: only shift
                 gain = 1 / deviation;
             model.Normalize(gain, -mean * gain);
-            run.Log(FormattableString.Invariant(
-                $"Scores of {texts.Count} texts had mean {mean:G3} and deviation {deviation:G3}: gain {gain:G3}, bias {-mean * gain:G3}."));
+            run.Log(string.Create(CultureInfo.InvariantCulture,
+                $"Scores of {scores.Length} texts had mean {mean:G3} and deviation {deviation:G3}: " +
+                $"gain {gain:G3}, bias {-mean * gain:G3}."));
+        }
+
+        /// <summary>Of all texts; where the run was canceled and is to return its model, of a few of them, which must do.</summary>
+        private static double[] ScoresToNormalizeOver(ScalarGpt model, TokenSequences texts, TrainingRun run)
+        {
+            try
+            {
+                return RewardScoring.Score(model, texts, run.ThrowIfCanceled);
+            }
+            catch (OperationCanceledException) when (run.ReturnsWhatItHas)
+            {
+                var few = new TokenSequences();
+                foreach (int row in new RandomStream(run.Seed, key: 1).Permutation(texts.Count).Take(RewardScoring.BatchSize))
+                    few.Add(texts[row]);
+                return RewardScoring.Score(model, few);
+            }
         }
     }
 
@@ -239,12 +259,16 @@ namespace ML.Rlhf.Torch.Training
         }
 
         /// <summary>Scores every sequence, in batches of similar length.</summary>
-        public static double[] Score(ScalarGpt model, TokenSequences sequences)
+        /// <param name="model">The model.</param>
+        /// <param name="sequences">At least one token each.</param>
+        /// <param name="checkCanceled">Called before each batch; throws when it shall stop.</param>
+        public static double[] Score(ScalarGpt model, TokenSequences sequences, Action? checkCanceled = null)
         {
             using var noGrad = no_grad();
             var scores = new double[sequences.Count];
             foreach (int[] rows in Batches.ByLength(sequences.Count, BatchSize, sequences.Length))
             {
+                checkCanceled?.Invoke();
                 using var scope = NewDisposeScope();
                 var batch = PaddedBatch.Create(rows.Length, i => sequences[rows[i]], model.Trunk.Device);
                 var values = AtLastToken(model, batch).cpu().data<float>().ToArray();

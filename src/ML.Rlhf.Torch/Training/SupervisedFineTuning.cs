@@ -93,7 +93,7 @@ namespace ML.Rlhf.Torch.Training
                 // 3. Measure after each epoch, and report.
                 run.CountTokens(batch.Sum(row => (long)demonstrations.Sequences.Length(row)));
                 bool measure = validation is not null && (step + 1) % stepsPerEpoch == 0;
-                double? validationLoss = measure ? NextTokenLoss.Completions(model, validation!).Mean : null;
+                double? validationLoss = run.Validate(measure, check => NextTokenLoss.Completions(model, validation!, check).Mean);
                 run.Report(step + 1, totalSteps, loss, validationLoss, learningRate, norm);
             }
             Dropout.End(model);

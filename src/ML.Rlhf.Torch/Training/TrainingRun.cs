@@ -13,7 +13,7 @@ internal sealed class TrainingRun(string stage, Device device, int seed, Action<
     private TimeSpan _before;
     private long _tokens;
     private int _skippedSteps, _skippedInARow, _stepsDone;
-    private bool _returnsModel;
+    private bool _returnsModel, _needsValidation;
 
     public string Stage => stage;
 
@@ -59,6 +59,7 @@ internal sealed class TrainingRun(string stage, Device device, int seed, Action<
         using var checkpoints = start.Options.Checkpoints is { } options ? new RunCheckpoints(options, start, this, state) : null;
         _checkpoints = checkpoints;
         _returnsModel = start.Options.WhenCanceled == CancellationAction.ReturnModel;
+        _needsValidation = start.Options.Checkpoints?.Best is not null && !_returnsModel;
         for (_stepsDone = checkpoints?.Resume() ?? 0; _stepsDone < start.TotalSteps && !start.IsOver();)
         {
             if (ReturnsWhatItHas)
@@ -74,6 +75,26 @@ internal sealed class TrainingRun(string stage, Device device, int seed, Action<
 
     /// <summary>Whether the run was canceled, and is to return its model as far as it is.</summary>
     public bool ReturnsWhatItHas => _returnsModel && _stepsDone > 0 && IsCanceled();
+
+    /// <summary>
+    /// Measures the model on held-out data. Canceled meanwhile, the step is whole without: it can be returned, or resumed after. Only where
+    /// the measure decides which step is the best, a run that is resumed has to take the step again.
+    /// </summary>
+    /// <param name="isDue">Whether this step measures at all.</param>
+    /// <param name="measure">From what it must call before each batch to the loss.</param>
+    public double? Validate(bool isDue, Func<Action, double> measure)
+    {
+        if (!isDue)
+            return null;
+        try
+        {
+            return measure(ThrowIfCanceled);
+        }
+        catch (OperationCanceledException) when (!_needsValidation)
+        {
+            return null;
+        }
+    }
 
     /// <summary>Reports a step.</summary>
     public void Report(TrainingProgress progress)
@@ -104,6 +125,9 @@ internal sealed class TrainingRun(string stage, Device device, int seed, Action<
             TokensPerSecond = TokensPerSecond,
             Elapsed = Elapsed,
         });
+
+    /// <summary>Differs after a step that the optimiser did not take.</summary>
+    int IResumable.Version => _skippedSteps;
 
     void IResumable.Visit(StateVisitor state)
     {

@@ -40,6 +40,10 @@ internal sealed record StageSettings
 
     public CancellationToken CancellationToken { get; init; }
 
+    public CheckpointOptions? Checkpoints { get; init; }
+
+    public CancellationAction WhenCanceled { get; init; }
+
     public IDataView? ValidationData { get; init; }
 
     /// <summary>Where the trainer is rewarded by a function: this one.</summary>
@@ -76,6 +80,8 @@ internal static class Stages
                 Seed = s.Seed,
                 Progress = s.Progress,
                 CancellationToken = s.CancellationToken,
+                Checkpoints = s.Checkpoints,
+                WhenCanceled = s.WhenCanceled,
                 ValidationData = s.ValidationData,
                 Sampling = new SamplingOptions { MaxNewTokens = 4 },
             }),
@@ -92,6 +98,8 @@ internal static class Stages
                 Seed = s.Seed,
                 Progress = s.Progress,
                 CancellationToken = s.CancellationToken,
+                Checkpoints = s.Checkpoints,
+                WhenCanceled = s.WhenCanceled,
                 ValidationData = s.ValidationData,
                 Sampling = new SamplingOptions { MaxNewTokens = 4 },
             }),
@@ -106,6 +114,8 @@ internal static class Stages
                 Seed = s.Seed,
                 Progress = s.Progress,
                 CancellationToken = s.CancellationToken,
+                Checkpoints = s.Checkpoints,
+                WhenCanceled = s.WhenCanceled,
                 ValidationData = s.ValidationData,
             }),
             Stage.RewardModel => trainers.RewardModel(s.Model, new RewardModelOptions
@@ -121,6 +131,8 @@ internal static class Stages
                 Seed = s.Seed,
                 Progress = s.Progress,
                 CancellationToken = s.CancellationToken,
+                Checkpoints = s.Checkpoints,
+                WhenCanceled = s.WhenCanceled,
                 ValidationData = s.ValidationData,
             }),
             Stage.Ppo => trainers.Ppo(s.Model, s.Reward ?? ((_, completion) => completion.Length), new PpoOptions
@@ -137,6 +149,8 @@ internal static class Stages
                 Seed = s.Seed,
                 Progress = s.Progress,
                 CancellationToken = s.CancellationToken,
+                Checkpoints = s.Checkpoints,
+                WhenCanceled = s.WhenCanceled,
             }),
             Stage.Grpo => trainers.Grpo(s.Model, s.Reward ?? ((_, completion) => completion.Sum(c => c) / 100f), new GrpoOptions
             {
@@ -152,6 +166,8 @@ internal static class Stages
                 Seed = s.Seed,
                 Progress = s.Progress,
                 CancellationToken = s.CancellationToken,
+                Checkpoints = s.Checkpoints,
+                WhenCanceled = s.WhenCanceled,
             }),
             Stage.Rloo => trainers.Rloo(s.Model, s.Reward ?? ((_, completion) => completion.Sum(c => c) / 100f), new RlooOptions
             {
@@ -167,6 +183,8 @@ internal static class Stages
                 Seed = s.Seed,
                 Progress = s.Progress,
                 CancellationToken = s.CancellationToken,
+                Checkpoints = s.Checkpoints,
+                WhenCanceled = s.WhenCanceled,
             }),
             Stage.Dpo => trainers.Dpo(s.Model, new DpoOptions
             {
@@ -180,6 +198,8 @@ internal static class Stages
                 Seed = s.Seed,
                 Progress = s.Progress,
                 CancellationToken = s.CancellationToken,
+                Checkpoints = s.Checkpoints,
+                WhenCanceled = s.WhenCanceled,
                 ValidationData = s.ValidationData,
             }),
             Stage.Kto => trainers.Kto(s.Model, new KtoOptions
@@ -192,6 +212,8 @@ internal static class Stages
                 Seed = s.Seed,
                 Progress = s.Progress,
                 CancellationToken = s.CancellationToken,
+                Checkpoints = s.Checkpoints,
+                WhenCanceled = s.WhenCanceled,
                 ValidationData = s.ValidationData,
             }),
             Stage.Orpo => trainers.Orpo(s.Model, new OrpoOptions
@@ -206,6 +228,8 @@ internal static class Stages
                 Seed = s.Seed,
                 Progress = s.Progress,
                 CancellationToken = s.CancellationToken,
+                Checkpoints = s.Checkpoints,
+                WhenCanceled = s.WhenCanceled,
                 ValidationData = s.ValidationData,
             }),
             Stage.EncoderDecoder => trainers.EncoderDecoder(new EncoderDecoderOptions
@@ -220,6 +244,8 @@ internal static class Stages
                 Seed = s.Seed,
                 Progress = s.Progress,
                 CancellationToken = s.CancellationToken,
+                Checkpoints = s.Checkpoints,
+                WhenCanceled = s.WhenCanceled,
                 ValidationData = s.ValidationData,
                 Sampling = new SamplingOptions { MaxNewTokens = 4 },
             }),
@@ -236,6 +262,8 @@ internal static class Stages
                 Seed = s.Seed,
                 Progress = s.Progress,
                 CancellationToken = s.CancellationToken,
+                Checkpoints = s.Checkpoints,
+                WhenCanceled = s.WhenCanceled,
                 ValidationData = s.ValidationData,
             }),
             _ => throw new ArgumentOutOfRangeException(nameof(stage)),

@@ -8,10 +8,10 @@ internal sealed class TinyGroup
 {
     public TinyGroup(
         GroupHyperparameters options, int seed = 0, Gpt? policy = null, EpisodeScorer? scorer = null,
-        Action<TrainingProgress>? onReport = null, int? cancelAfter = null)
+        Action<TrainingProgress>? onReport = null, int? cancelAfter = null, Action? onCheck = null)
     {
         Options = options;
-        Recorded = new RecordedRun(seed, onReport, cancelAfter);
+        Recorded = new RecordedRun(seed, onReport, cancelAfter, onCheck);
         Policy = policy ?? TinyGpt.Random(seed);
         Reference = Policy.Clone();
         Scorer = scorer ?? TinyPpo.TreatRate;

@@ -34,10 +34,20 @@ internal static class TinyLoop
 
         public CancellationAction WhenCanceled { get; init; }
 
+        public int MaxSkippedSteps { get; init; } = 5;
+
+        public double LearningRate { get; init; } = 1e-2;
+
         /// <summary>The step that somebody cancels the run in.</summary>
         public int? CancelAfter { get; init; }
 
         public Action<TrainingProgress>? OnReport { get; init; }
+
+        /// <summary>Called each time that a loop looks whether it is canceled: throwing cancels it.</summary>
+        public Action? OnCheck { get; init; }
+
+        /// <summary>Given the modules that will be trained.</summary>
+        public Action<nn.Module>? OnModel { get; init; }
     }
 
     /// <summary>Runs a loop and gives its parameters.</summary>
@@ -45,7 +55,7 @@ internal static class TinyLoop
         string name, Settings s)
     {
         int rows = Math.Min(Rows, s.Steps * BatchSize), epochs = s.Steps * BatchSize / rows;
-        var recorded = new RecordedRun(s.Seed, s.OnReport, s.CancelAfter);
+        var recorded = new RecordedRun(s.Seed, s.OnReport, s.CancelAfter, s.OnCheck);
         if (name.EndsWith(Lora, StringComparison.Ordinal))
         {
             name = name[..^Lora.Length];
@@ -63,7 +73,7 @@ internal static class TinyLoop
                     MaxResponseTokens = 4, ValueFunction = shared ? ValueFunction.SharedTrunk : ValueFunction.Network,
                 }, s),
                 s.Seed, policy: FineTuning.Begin(TinyGpt.Random(), begin, recorded.Run), onReport: s.OnReport, cancelAfter: s.CancelAfter,
-                value: shared ? null : TinyGpt.RandomScalar().CloneAsValueFunction(BeginTrunk));
+                onCheck: s.OnCheck, value: shared ? null : TinyGpt.RandomScalar().CloneAsValueFunction(BeginTrunk));
             Dictionary<string, Tensor> Both() => TinyGpt.Snapshot(ppo.Policy)
                 .Concat(TinyGpt.Snapshot(ppo.Value).Select(p => KeyValuePair.Create("value." + p.Key, p.Value))).ToDictionary();
             var start = Both();
@@ -81,7 +91,7 @@ internal static class TinyLoop
                     EpochsPerUpdate = s.PlainGradientDescent || name == "RLOO" ? 1 : 2,
                     MaxResponseTokens = 4, UnfinishedScore = null,
                 }, s),
-                s.Seed, policy: TinyGpt.Random(), onReport: s.OnReport, cancelAfter: s.CancelAfter,
+                s.Seed, policy: TinyGpt.Random(), onReport: s.OnReport, cancelAfter: s.CancelAfter, onCheck: s.OnCheck,
                 scorer: episodes => [.. episodes.Select(e => e.Response.Average())]); // hardly ever a tie, which would teach nothing
             var start = TinyGpt.Snapshot(group.Policy);
             group.Run();
@@ -92,6 +102,7 @@ internal static class TinyLoop
             using var random = TinyGpt.RandomScalar();
             var model = random.CloneAsValueFunction(trunk => FineTuning.BeginTrunk(trunk, begin, recorded.Run));
             var start = TinyGpt.Snapshot(model);
+            s.OnModel?.Invoke(model);
             var options = Configure(
                 new RewardOptions { Epochs = epochs, BatchSize = BatchSize, CenteringCoefficient = 0.01 }, s);
             RewardModelTraining.Run(
@@ -103,6 +114,7 @@ internal static class TinyLoop
         {
             var model = TinyEncoderDecoder.Random();
             var start = TinyGpt.Snapshot(model);
+            s.OnModel?.Invoke(model);
             var options = Configure(
                 new SequenceOptions
                 {
@@ -118,6 +130,7 @@ internal static class TinyLoop
         {
             var encoder = TinyEncoder.Random();
             var start = TinyGpt.Snapshot(encoder);
+            s.OnModel?.Invoke(encoder);
             var options = Configure(
                 new MaskingOptions { Steps = s.Steps, BatchSize = BatchSize, Dropout = s.Dropout, EvaluateEvery = 2, WarmupSteps = 0 }, s);
             MaskedLanguageModelTraining.Run(
@@ -128,6 +141,7 @@ internal static class TinyLoop
 
         var gpt = FineTuning.Begin(name == "LSTM" ? TinyLstm.Random() : TinyGpt.Random(), begin, recorded.Run);
         var before = TinyGpt.Snapshot(gpt);
+        s.OnModel?.Invoke(gpt);
         if (name is "GPT" or "LSTM")
         {
             var options = Configure(
@@ -162,7 +176,8 @@ internal static class TinyLoop
     {
         options = options with
         {
-            MicroBatchSize = s.MicroBatchSize, LearningRate = 1e-2, Checkpoints = s.Checkpoints, WhenCanceled = s.WhenCanceled,
+            MicroBatchSize = s.MicroBatchSize, LearningRate = s.LearningRate, Checkpoints = s.Checkpoints, WhenCanceled = s.WhenCanceled,
+            MaxSkippedSteps = s.MaxSkippedSteps,
         };
         if (options is FineTuningOptions fineTuning)
             options = (T)(OptimizationOptions)(fineTuning with { Lora = s.Lora });

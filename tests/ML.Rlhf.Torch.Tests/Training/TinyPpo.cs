@@ -12,9 +12,9 @@ internal sealed class TinyPpo
 
     public TinyPpo(
         PolicyOptions options, int seed = 0, CausalLanguageModel? policy = null, ScalarGpt? value = null, EpisodeScorer? scorer = null,
-        Action<TrainingProgress>? onReport = null, EpisodeScorer? goldScorer = null, int? cancelAfter = null)
+        Action<TrainingProgress>? onReport = null, EpisodeScorer? goldScorer = null, int? cancelAfter = null, Action? onCheck = null)
     {
-        Recorded = new RecordedRun(seed, onReport, cancelAfter);
+        Recorded = new RecordedRun(seed, onReport, cancelAfter, onCheck);
         Policy = policy ?? TinyGpt.Random(seed);
         Reference = FineTuning.Reference(Policy);
         Value = value ?? (options.ValueFunction == ValueFunction.SharedTrunk

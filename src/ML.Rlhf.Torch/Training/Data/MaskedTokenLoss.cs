@@ -55,7 +55,13 @@ internal static class MaskedTokenLoss
     /// Measures a model on held-out sequences. Which tokens are hidden depends on a sequence's place in the data and on nothing else, so
     /// that two measurements differ in the model alone.
     /// </summary>
-    public static MaskedTotal Measure(Encoder model, TokenSequences data, MaskingVocabulary vocabulary, double rate)
+    /// <param name="model">The model.</param>
+    /// <param name="data">At least one sequence.</param>
+    /// <param name="vocabulary">What hides a token.</param>
+    /// <param name="rate">The part of the tokens that is hidden.</param>
+    /// <param name="checkCanceled">Called before each batch; throws when it shall stop.</param>
+    public static MaskedTotal Measure(
+        Encoder model, TokenSequences data, MaskingVocabulary vocabulary, double rate, Action? checkCanceled = null)
     {
         using var noGrad = no_grad();
         model.eval();
@@ -63,6 +69,7 @@ internal static class MaskedTokenLoss
         long count = 0, correct = 0;
         foreach (int[] rows in Batches.ByLength(data.Count, EvaluationRows(model.Architecture), data.Length))
         {
+            checkCanceled?.Invoke();
             using var scope = NewDisposeScope();
             var (logits, labels) = Guess(model, [.. rows.Select(Masked)], model.Device);
             sum += LanguageModelLoss.CrossEntropySum(logits, labels).ToDouble();

@@ -38,7 +38,10 @@ internal static class NextTokenLoss
     }
 
     /// <summary>The loss of whole documents, cut into windows that do not overlap. Every token but the first has a label once.</summary>
-    public static LossTotal Corpus(CausalLanguageModel model, TokenSequences corpus)
+    /// <param name="model">The model.</param>
+    /// <param name="corpus">At least two tokens.</param>
+    /// <param name="checkCanceled">Called before each batch; throws when it shall stop.</param>
+    public static LossTotal Corpus(CausalLanguageModel model, TokenSequences corpus, Action? checkCanceled = null)
     {
         using var noGrad = no_grad();
         model.eval();
@@ -55,6 +58,7 @@ internal static class NextTokenLoss
 
         double WindowSum(int[] starts, int window)
         {
+            checkCanceled?.Invoke();
             using var scope = NewDisposeScope();
             var (ids, targets) = LanguageModelTraining.Windows(corpus, starts, window, model.Device);
             return Sum(model, ids, positions: null, targets).ToDouble();
@@ -62,7 +66,10 @@ internal static class NextTokenLoss
     }
 
     /// <summary>The loss of the completions alone, each after its prompt.</summary>
-    public static LossTotal Completions(CausalLanguageModel model, CompletionData data)
+    /// <param name="model">The model.</param>
+    /// <param name="data">At least one row.</param>
+    /// <param name="checkCanceled">Called before each batch; throws when it shall stop.</param>
+    public static LossTotal Completions(CausalLanguageModel model, CompletionData data, Action? checkCanceled = null)
     {
         using var noGrad = no_grad();
         model.eval();
@@ -70,6 +77,7 @@ internal static class NextTokenLoss
         long count = 0;
         foreach (int[] rows in Batches.ByLength(data.Count, EvaluationRows(model.Architecture), data.Sequences.Length))
         {
+            checkCanceled?.Invoke();
             using var scope = NewDisposeScope();
             var (ids, positions, labels) = CompletionBatch(data, rows, model.Device, promptsToo: false);
             sum += Sum(model, ids, positions, labels).ToDouble();

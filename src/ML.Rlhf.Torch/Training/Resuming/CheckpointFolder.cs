@@ -20,10 +20,10 @@ internal sealed class CheckpointFolder : IDisposable
             File.WriteAllBytes(Path.Combine(_path, ProbeFile), []); // can it be written at all?
             File.Delete(Path.Combine(_path, ProbeFile));
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        catch (Exception e) when (DiskErrors.Is(e))
         {
             throw new IOException(
-                $"{nameof(CheckpointOptions)}.{nameof(CheckpointOptions.Folder)} '{_path}' cannot be written: {e.Message.TrimEnd('.')}. " +
+                $"{nameof(CheckpointOptions)}.{nameof(CheckpointOptions.Folder)} '{_path}' cannot be written: {e.Reason()}. " +
                 "Choose a folder that can be, or free some space.", e);
         }
         try
@@ -62,11 +62,21 @@ internal sealed class CheckpointFolder : IDisposable
     }
 
     /// <summary>Writes <c>run.json</c>.</summary>
+    /// <exception cref="IOException">It could not be written; one that was there is as it was.</exception>
     public void WriteManifest(RunManifest manifest)
     {
-        string temporary = Path.Combine(_path, RunFile + RunCheckpoint.TemporarySuffix);
-        File.WriteAllBytes(temporary, manifest.ToJson());
-        File.Move(temporary, Path.Combine(_path, RunFile), overwrite: true);
+        string file = Path.Combine(_path, RunFile), temporary = file + RunCheckpoint.TemporarySuffix;
+        try
+        {
+            File.WriteAllBytes(temporary, manifest.ToJson());
+            File.Move(temporary, file, overwrite: true);
+        }
+        catch (Exception e) when (DiskErrors.Is(e))
+        {
+            throw new IOException(
+                $"'{file}', which says what the run is, could not be written: {e.Reason()}. Free some space, or mend the folder, and " +
+                "call Fit again: no checkpoint was changed.", e);
+        }
     }
 
     /// <summary>Deletes all checkpoints but the newest ones.</summary>

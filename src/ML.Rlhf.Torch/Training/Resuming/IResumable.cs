@@ -24,6 +24,16 @@ internal interface IResumable
 internal sealed class Resumable(Action<StateVisitor> visit) : IResumable
 {
     public void Visit(StateVisitor state) => visit(state);
+
+    public int Version
+    {
+        get
+        {
+            var values = new JsonObject();
+            visit(StateVisitor.Save(values, (_, _) => { }));
+            return values.ToJsonString().GetHashCode(StringComparison.Ordinal);
+        }
+    }
 }
 
 /// <summary>Saves or restores what <see cref="IResumable"/>s name: tensors one by one, numbers and records as one JSON object.</summary>

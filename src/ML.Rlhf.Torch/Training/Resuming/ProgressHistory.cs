@@ -21,12 +21,21 @@ internal sealed class ProgressHistory : IDisposable
     public ProgressHistory(string folder, string from, long bytes)
     {
         string path = Path.Combine(folder, FileName), source = Path.Combine(from, FileName);
-        if (source != path && bytes > 0 && File.Exists(source))
-            File.Copy(source, path, overwrite: true);
-        _file = new FileStream(path, FileMode.OpenOrCreate, FileAccess.Write, FileShare.Read, bufferSize: 0);
-        if (_file.Length > bytes)
-            _file.SetLength(bytes);
-        _file.Seek(0, SeekOrigin.End);
+        try
+        {
+            if (source != path && bytes > 0 && File.Exists(source))
+                File.Copy(source, path, overwrite: true);
+            _file = new FileStream(path, FileMode.OpenOrCreate, FileAccess.Write, FileShare.Read, bufferSize: 0);
+            if (_file.Length > bytes)
+                _file.SetLength(bytes);
+            _file.Seek(0, SeekOrigin.End);
+        }
+        catch (Exception e) when (DiskErrors.Is(e))
+        {
+            throw new IOException(
+                $"'{path}', the history of the run, cannot be written: {e.Reason()}. Free some space, or mend the file or " +
+                "delete it, and call Fit again: no checkpoint was changed.", e);
+        }
     }
 
     /// <summary>Its length.</summary>
@@ -42,10 +51,10 @@ internal sealed class ProgressHistory : IDisposable
         {
             _file.Write([.. JsonSerializer.SerializeToUtf8Bytes(line, s_json), (byte)'\n']);
         }
-        catch (IOException e)
+        catch (Exception e) when (DiskErrors.Is(e))
         {
             throw new IOException(
-                $"Step {progress.Step} could not be added to '{_file.Name}': {e.Message.TrimEnd('.')}. Free some space, and call Fit " +
+                $"Step {progress.Step} could not be added to '{_file.Name}': {e.Reason()}. Free some space, and call Fit " +
                 "again: with the same options and data it goes on after the last checkpoint.", e);
         }
     }

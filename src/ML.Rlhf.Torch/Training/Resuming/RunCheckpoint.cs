@@ -64,6 +64,8 @@ internal sealed class RunCheckpoint
         string temporary = folder + TemporarySuffix;
         try
         {
+            if (!Directory.Exists(Path.GetDirectoryName(temporary)))
+                throw new DirectoryNotFoundException("The folder is not there any more"); // another one of its name has not its lock
             Delete(temporary);
             Directory.CreateDirectory(temporary);
             var values = new JsonObject();
@@ -85,11 +87,11 @@ internal sealed class RunCheckpoint
             Delete(folder); // of a run that went back behind this step
             Directory.Move(temporary, folder);
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        catch (Exception e) when (DiskErrors.Is(e))
         {
             TryDelete(temporary);
             throw new IOException(
-                $"The checkpoint of step {step} could not be written to '{folder}': {e.Message.TrimEnd('.')}. Nothing is left of it. Free " +
+                $"The checkpoint of step {step} could not be written to '{folder}': {e.Reason()}. Nothing is left of it. Free " +
                 "some space, or mend the folder, and call Fit again: with the same options and data it goes on after the last " +
                 "checkpoint.", e);
         }
@@ -120,6 +122,12 @@ internal sealed class RunCheckpoint
         catch (Exception e) when (e is FormatException or JsonException or FileNotFoundException or DirectoryNotFoundException)
         {
             throw new FormatException($"The checkpoint '{folder}' is damaged, in {reading}: {e.Message.TrimEnd('.')}.", e);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw new IOException(
+                $"The checkpoint '{folder}' cannot be read, in {reading}: {e.Message.TrimEnd('.')}. Let this process read it, or move it " +
+                "away to go on after the one before it.", e);
         }
     }
 

@@ -127,7 +127,8 @@ internal sealed class RunCheckpoints : IResumable, IDisposable
         _folder.Dispose();
     }
 
-    public int Version => _state.Aggregate(0, (all, part) => unchecked(all * 1_000_003 + (part.Part?.Version ?? 0)));
+    public int Version => _state.Aggregate(
+        ((IResumable)_run).Version, (all, part) => unchecked(all * 1_000_003 + (part.Part?.Version ?? 0)));
 
     public void Visit(StateVisitor state)
     {
