@@ -206,7 +206,7 @@ internal static partial class Tokenization
     private sealed class CompletionBuilder(TextTokenizer tokenizer, int context)
     {
         private readonly TokenSequences _sequences = new();
-        private readonly List<int> _promptLengths = [];
+        private readonly PagedList<int> _promptLengths = new();
         private int _truncated;
 
         public int Rows => _sequences.Count;
@@ -243,6 +243,6 @@ internal static partial class Tokenization
                 warn($"{_truncated} of {completions ?? rows} {what} were cut at the model's context of {context} tokens.");
         }
 
-        public CompletionData Build() => new(_sequences, [.. _promptLengths]);
+        public CompletionData Build() => new(_sequences, _promptLengths.ToArray());
     }
 }

@@ -74,6 +74,7 @@ public sealed class ManyRowsTests : IDisposable
 
         void Measure(string what, Action<IProgress<TrainingProgress>> fit)
         {
+            GC.Collect(); // what was measured before is not a part of this
             var first = new FirstStep();
             try
             {

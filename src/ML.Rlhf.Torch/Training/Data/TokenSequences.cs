@@ -121,6 +121,14 @@ internal sealed class PagedList<T>
         _last[_used++] = item;
     }
 
+    public T[] ToArray()
+    {
+        var items = new T[Count];
+        for (int start = 0; start < items.Length; start += PageSize)
+            Run(start, Math.Min(PageSize, items.Length - start)).CopyTo(items.AsSpan(start));
+        return items;
+    }
+
     /// <summary>Items from a place on: as many as were asked for, or fewer where the page ends.</summary>
     public ReadOnlySpan<T> Run(int start, int atMost)
     {
