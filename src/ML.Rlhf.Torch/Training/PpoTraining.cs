@@ -73,13 +73,14 @@ internal sealed class PpoTraining(
                 // 2. What the models say of the episodes; rewards and advantages.
                 var rollout = Evaluate(episodes, scores, statistics);
 
+                run.ThrowIfCanceled(); // the last time: an update that began to learn is finished, and can be resumed after
+
                 // 3. Unless they raise an alarm, several passes over the episodes in minibatches, in a fresh order each.
                 learned = guard.Learn(update, RolloutMeasures.Of(statistics, episodes, scores, goldScores), statistics, () =>
                 {
                     foreach (int[] rows in Batches.Minibatches(
                         episodes.Length, options.EpochsPerUpdate, options.MinibatchesPerEpoch, ref shuffles))
                     {
-                        run.ThrowIfCanceled();
                         policyOptimizer.ZeroGradients();
                         valueOptimizer?.ZeroGradients();
                         AccumulateGradients(rollout, rows, statistics);

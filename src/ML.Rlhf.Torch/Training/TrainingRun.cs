@@ -62,9 +62,12 @@ internal sealed class TrainingRun(string stage, Device device, int seed, Action<
         _needsValidation = start.Options.Checkpoints?.Best is not null && !_returnsModel;
         for (_stepsDone = checkpoints?.Resume() ?? 0; _stepsDone < start.TotalSteps && !start.IsOver();)
         {
-            if (ReturnsWhatItHas)
-                break;
-            ThrowIfCanceled();
+            if (IsCanceled())
+            {
+                if (ReturnsWhatItHas)
+                    break;
+                ThrowIfCanceled();
+            }
             yield return _stepsDone;
             _stepsDone++;
             checkpoints?.StepDone(_stepsDone);

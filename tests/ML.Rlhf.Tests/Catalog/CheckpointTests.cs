@@ -41,7 +41,7 @@ public sealed class CheckpointTests : IDisposable
         Directory.Delete(Path.Combine(Folder, "checkpoint-00000004"), recursive: true);
         var allowed = checkpoints with { AllowedChanges = [Content(stage)] };
         stage.Trainer(_ml, new() { Steps = Steps, Checkpoints = allowed, Progress = rest }).Fit(other);
-        Assert.Equal([3, 4, 3, 4], rest.Select(p => p.Step)); // after checkpoint 2: the third step failed
+        Assert.Equal([3, 4, 4], rest.Select(p => p.Step));
     }
 
     [Fact]

@@ -10,7 +10,7 @@ namespace ML.Rlhf.Torch.Tests.Training;
 /// </summary>
 public sealed class CancellationTests : IDisposable
 {
-    private const int Steps = 3;
+    private const int Steps = 4;
 
     private readonly string _root = Directory.CreateTempSubdirectory("ML.Rlhf.").FullName;
 
@@ -29,8 +29,10 @@ public sealed class CancellationTests : IDisposable
         {
             var checkpoints = Checkpoints($"throw-{look}");
             int last = 0;
-            Assert.Throws<OperationCanceledException>(
+            var canceled = Record.Exception(
                 () => Run(loop, Canceled(look, checkpoints) with { OnReport = progress => last = progress.Step }));
+            // In the last step's validation, a run is as good as done.
+            Assert.True(canceled is OperationCanceledException || (canceled is null && last == Steps), $"{canceled}");
             // Every whole step is kept: nothing but the steps that are left is done again.
             var rest = Run(loop, new() { Steps = Steps, Checkpoints = checkpoints });
 
@@ -58,7 +60,7 @@ public sealed class CancellationTests : IDisposable
             }
             catch (OperationCanceledException)
             {
-                Assert.Empty(Directory.GetDirectories(checkpoints.Folder, "checkpoint-*0000001")); // before its first step was done
+                Assert.False(Directory.Exists(Path.Combine(checkpoints.Folder, "checkpoint-00000001"))); // its first step was not done
             }
             AssertSameBits(expected.After, Run(loop, new() { Steps = Steps, Checkpoints = checkpoints }).After);
         }
@@ -145,7 +147,7 @@ public sealed class CancellationTests : IDisposable
     }
 
     /// <summary>Some of the times that a loop looks, the first and the last ones among them.</summary>
-    private static IEnumerable<int> Looks(int all) => Enumerable.Range(1, all).Where(look => look <= 3 || look % 4 == 0 || look >= all - 1);
+    private static IEnumerable<int> Looks(int all) => Enumerable.Range(1, all).Where(look => look <= 4 || look % 9 == 0 || look >= all - 1);
 
     private static (Dictionary<string, Tensor> After, List<TrainingProgress> Reports) Run(string loop, TinyLoop.Settings settings)
     {

@@ -44,11 +44,11 @@ public sealed class SkippedStepTests : IDisposable
         var failing = new Poison(2, 4);
         Assert.Throws<TimeoutException>(() => TinyLoop.Run(loop, failing.In(new()
         {
-            Steps = Steps, Checkpoints = Checkpoints, OnReport = p => { if (p.Step == 4) throw new TimeoutException(); },
+            Steps = Steps, Checkpoints = Checkpoints, OnReport = p => { if (p.Step == 5) throw new TimeoutException(); },
         })));
-        var (_, resumed, rest) = TinyLoop.Run(loop, new Poison(4).In(new() { Steps = Steps, Checkpoints = Checkpoints }));
+        var (_, resumed, rest) = TinyLoop.Run(loop, new() { Steps = Steps, Checkpoints = Checkpoints });
 
-        Assert.Equal([2, 2, 2], rest.Select(report => report.SkippedSteps));
+        Assert.Equal([2, 2], rest.Select(report => report.SkippedSteps));
         foreach (var (name, tensor) in expected)
             Assert.True(tensor.bytes.SequenceEqual(resumed[name].bytes), name);
     }
@@ -74,7 +74,7 @@ public sealed class SkippedStepTests : IDisposable
     {
         Assert.ThrowsAny<InvalidOperationException>(() => TinyLoop.Run("SFT", new()
         {
-            Steps = 20, LearningRate = 1e38, Checkpoints = Checkpoints with { Keep = 1 },
+            Steps = 20, LearningRate = 1e36, Checkpoints = Checkpoints with { Keep = 1 },
         }));
         AssertFinite(atLeast: 0);
 

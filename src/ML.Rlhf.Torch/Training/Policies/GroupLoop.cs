@@ -65,6 +65,8 @@ internal static class GroupLoop
                 // 2. What the models say of the episodes; advantages within each group.
                 var rollout = evaluate(episodes, scores, statistics);
 
+                run.ThrowIfCanceled(); // the last time: an update that began to learn is finished, and can be resumed after
+
                 // 3. Unless they raise an alarm, several passes over the episodes in minibatches, in a fresh order each; until the policy
                 //    has moved too far.
                 learned = guard.Learn(update, RolloutMeasures.Of(statistics, episodes, scores, goldScores), statistics, () =>
@@ -72,7 +74,6 @@ internal static class GroupLoop
                     foreach (int[] rows in Batches.Minibatches(
                         episodes.Length, options.EpochsPerUpdate, options.MinibatchesPerEpoch, ref shuffles))
                     {
-                        run.ThrowIfCanceled();
                         optimizer.ZeroGradients();
                         accumulateGradients(rollout, rows, statistics);
                         if (statistics.StepKl > options.MaxUpdateKl)
