@@ -66,7 +66,7 @@ public sealed class DpoTrainer : IEstimator<TextGenerationTransformer>
                 $"{preferences.Chosen.Sequences.TokenCount + preferences.Rejected.Sequences.TokenCount} tokens.");
 
             return LanguageModel.Build(
-                FineTuning.Begin(_model.Network, _options, run), _model.Tokenizer, _model.Architecture,
+                _model.Use(network => FineTuning.Begin(network, _options, run)), _model.Tokenizer, _model.Architecture,
                 module => DpoTraining.Run(module, preferences, validation, _options, run),
                 model => new TextGenerationTransformer(
                     _host.Environment, model, _options.PromptColumnName, _options.CompletionColumnName,

@@ -68,7 +68,8 @@ public sealed class EncoderTransformer : ITransformer, IDisposable, IModelCompon
     /// </summary>
     public torch.nn.Module Module => _model.Module;
 
-    internal EncoderModule Network => _model.Module;
+    /// <inheritdoc cref="LanguageModel{TModule}.Use{TResult}"/>
+    internal TResult Use<TResult>(Func<EncoderModule, TResult> read) => _model.Use(read);
 
     /// <summary>The features of a text.</summary>
     /// <param name="text">Any text; may be empty.</param>
@@ -90,7 +91,7 @@ public sealed class EncoderTransformer : ITransformer, IDisposable, IModelCompon
                 WarnOnceOfCut(text, tokens.Length + 2);
             sequences.Add(_tokens.Enclose(tokens.AsSpan(0, Math.Min(room, tokens.Length))));
         }
-        return OutOfMemory.Explain(() => SentenceEmbedding.Embed(Network, sequences, Pooling, NormalizeFeatures));
+        return _model.Run(network => SentenceEmbedding.Embed(network, sequences, Pooling, NormalizeFeatures));
     }
 
     /// <summary>Guesses the word that a text leaves open.</summary>
@@ -118,7 +119,7 @@ public sealed class EncoderTransformer : ITransformer, IDisposable, IModelCompon
             throw new ArgumentException(
                 $"The text '{Texts.Shorten(text)}' has {tokens.Length} tokens, but the model's context is {Architecture.ContextLength}. " +
                 "Shorten it.", nameof(text));
-        var guesses = OutOfMemory.Explain(() => MaskedTokenLoss.Likeliest(Network, tokens, before.Length + 1, top));
+        var guesses = _model.Run(network => MaskedTokenLoss.Likeliest(network, tokens, before.Length + 1, top));
         return [.. guesses.Select(guess => new MaskCandidate(
             Tokenizer.Decode([guess.Token]), guess.Probability, Tokenizer.Decode([.. before, guess.Token, .. after])))];
     }
@@ -133,7 +134,7 @@ public sealed class EncoderTransformer : ITransformer, IDisposable, IModelCompon
     public void SavePretrained(string folder, WeightType weights = WeightType.Float32)
     {
         Tokenizer.SavePretrained(folder); // first: it refuses tokenizers that have no such form
-        EncoderCheckpoint.Save(Network, folder, _tokens.Pad ?? 0, weights);
+        _model.Use(network => EncoderCheckpoint.Save(network, folder, _tokens.Pad ?? 0, weights));
     }
 
     /// <summary>True: a row of the output needs one row of the input.</summary>

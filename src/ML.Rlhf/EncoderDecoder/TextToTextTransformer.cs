@@ -87,10 +87,10 @@ public sealed class TextToTextTransformer : ITransformer, IDisposable, IModelCom
         ArgumentNullException.ThrowIfNull(prompts);
         sampling ??= Sampling;
         sampling.Validate();
-        var module = _model.Module;
-        var drawn = CompletionBatches.Draw(
-            [.. prompts.Select(prompt => EncodePrompt(prompt, sampling))], sampling.Seed,
-            (batch, streams) => OutOfMemory.Explain(() => Sampler.Generate(
+        int[][] tokens = [.. prompts.Select(prompt => EncodePrompt(prompt, sampling))];
+        var drawn = _model.Run(module => CompletionBatches.Draw(
+            tokens, sampling.Seed,
+            (batch, streams) => Sampler.Generate(
                 module, batch, streams, Tokenizer.EndOfText, sampling, checkCanceled: cancellationToken.ThrowIfCancellationRequested)));
         return [.. drawn.Select(completion => Tokenizer.Decode(completion.Tokens))];
     }

@@ -14,7 +14,7 @@ internal static class Evaluation
         var host = Register(ml);
         TextColumns.RequireText(host, data.Schema, "text", textColumn);
         var documents = Tokenization.Documents(data, textColumn, model.Tokenizer, Cancellation.Check(host));
-        var loss = NextTokenLoss.Corpus(model.Network, documents);
+        var loss = model.Use(network => NextTokenLoss.Corpus(network, documents));
         return Metrics(loss, PredictedCharacters(documents, model.Tokenizer));
     }
 
@@ -33,7 +33,7 @@ internal static class Evaluation
         long characters = 0;
         for (int row = 0; row < demonstrations.Count; row++)
             characters += model.Tokenizer.Decode(demonstrations.Sequences[row][demonstrations.PromptLengths[row]..]).Length;
-        return Metrics(NextTokenLoss.Completions(model.Network, demonstrations), characters);
+        return Metrics(model.Use(network => NextTokenLoss.Completions(network, demonstrations)), characters);
     }
 
     public static PolicyMetrics Policy(
@@ -53,11 +53,17 @@ internal static class Evaluation
         return new PolicyMetrics
         {
             PromptCount = episodes.Count,
-            Kl = PolicyDivergence.PerEpisode(policy.Network, reference.Network, episodes, policy.Sampling.Temperature).Average(),
+            Kl = Divergence(policy, reference, episodes),
             ResponseLength = episodes.Average(e => e.Response.Length),
             EndRate = episodes.Average(e => e.Ended ? 1.0 : 0.0),
         };
     }
+
+    /// <summary>The mean over episodes of KL(policy ‖ reference).</summary>
+    public static double Divergence(
+        TextGenerationTransformer policy, TextGenerationTransformer reference, IReadOnlyList<Episode> episodes) =>
+        policy.Use(network => reference.Use(other =>
+            PolicyDivergence.PerEpisode(network, other, episodes, policy.Sampling.Temperature).Average()));
 
     /// <summary>Requires that the divergence of two models has a meaning and is finite.</summary>
     public static void RequireDivergence(IHost host, TextGenerationTransformer policy, TextGenerationTransformer reference)

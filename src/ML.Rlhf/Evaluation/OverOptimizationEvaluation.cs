@@ -27,7 +27,7 @@ internal static class OverOptimizationEvaluation
         using var channel = host.Start("Evaluating over-optimization");
         string[] texts = Tokenization.PromptTexts(prompts, promptColumn, [policy], channel.WarningLine, Cancellation.Check(host));
         var answers = policy.SampleEpisodes(texts, 1);
-        double kl = PolicyDivergence.PerEpisode(policy.Network, reference.Network, answers, policy.Sampling.Temperature).Average();
+        double kl = Evaluation.Divergence(policy, reference, answers);
         return Point(
             n: 1, kl, EpisodeScores.Require(scoreProxy(answers), answers.Length),
             EpisodeScores.Require(scoreGold(answers), answers.Length));

@@ -22,7 +22,8 @@ internal static class RewardModelEvaluation
         using var channel = host.Start("Evaluating a reward model");
         var rankings = Tokenization.Rankings(
             data, columns, model.Tokenizer, model.Architecture.ContextLength, channel.WarningLine, Cancellation.Check(host));
-        return Measure(rankings, RewardScoring.Score(model.Scalar, rankings.Answers.Sequences), model.Gain, columns.Weight is not null);
+        double[] scores = model.Use(network => RewardScoring.Score(network, rankings.Answers.Sequences));
+        return Measure(rankings, scores, model.Gain, columns.Weight is not null);
     }
 
     /// <param name="rankings">The preferences.</param>

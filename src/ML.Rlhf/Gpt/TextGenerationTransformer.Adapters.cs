@@ -10,7 +10,7 @@ public sealed partial class TextGenerationTransformer
     /// Whether the model consists of weights that did not change and adapters beside them, as training with <see cref="LoraOptions"/>
     /// gives. The weights are shared with the model that training started from; either of the two may be disposed.
     /// </summary>
-    public bool HasAdapters => Network.HasAdapters;
+    public bool HasAdapters => _model.Module.HasAdapters;
 
     /// <summary>
     /// The same model with its adapters added into its weights: as fast as a model without adapters, and with weights of its own. Its
@@ -18,7 +18,7 @@ public sealed partial class TextGenerationTransformer
     /// </summary>
     /// <returns>A new transformer. Without adapters, it shares the weights.</returns>
     public TextGenerationTransformer MergeAdapters() => HasAdapters
-        ? LanguageModel.Build(Network.Clone(), Tokenizer, Architecture, _ => { }, With)
+        ? LanguageModel.Build(_model.Use(network => network.Clone()), Tokenizer, Architecture, _ => { }, With)
         : With(_model.Share());
 
     /// <summary>
@@ -34,7 +34,7 @@ public sealed partial class TextGenerationTransformer
         ArgumentException.ThrowIfNullOrEmpty(folder);
         if (!HasAdapters)
             throw _environment.Process(AdapterChecks.NoAdapters());
-        PeftAdapter.Write(folder, Network, baseModel);
+        _model.Use(network => PeftAdapter.Write(folder, network, baseModel));
     }
 
     /// <summary>Another model behind the same columns, sampling and chat template.</summary>

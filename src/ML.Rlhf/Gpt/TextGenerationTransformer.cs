@@ -67,7 +67,8 @@ public sealed partial class TextGenerationTransformer : ITransformer, IDisposabl
     /// </summary>
     public torch.nn.Module Module => _model.Module;
 
-    internal CausalLanguageModel Network => _model.Module;
+    /// <inheritdoc cref="LanguageModel{TModule}.Use{TResult}"/>
+    internal TResult Use<TResult>(Func<CausalLanguageModel, TResult> read) => _model.Use(read);
 
     /// <summary>The same model with other sampling options. It shares the weights; each of the two is disposed on its own.</summary>
     /// <param name="sampling">The options of the new transformer.</param>
@@ -129,11 +130,11 @@ public sealed partial class TextGenerationTransformer : ITransformer, IDisposabl
 
     private SampledTokens[] Sample(
         int[][] prompts, StopTokens stop, SamplingOptions sampling, CancellationToken cancellationToken, int answersPerPrompt = 1) =>
-        CompletionBatches.Draw(
+        _model.Run(network => CompletionBatches.Draw(
             prompts, sampling.Seed,
-            (batch, streams) => OutOfMemory.Explain(() => Sampler.Generate(
-                Network, batch, streams, stop, sampling, checkCanceled: cancellationToken.ThrowIfCancellationRequested)),
-            answersPerPrompt);
+            (batch, streams) => Sampler.Generate(
+                network, batch, streams, stop, sampling, checkCanceled: cancellationToken.ThrowIfCancellationRequested),
+            answersPerPrompt));
 
     /// <summary>Completes one prompt and gives the text as it comes, in pieces of whole characters.</summary>
     /// <param name="prompt">Any text.</param>
@@ -168,7 +169,7 @@ public sealed partial class TextGenerationTransformer : ITransformer, IDisposabl
         finally
         {
             await stop.CancelAsync().ConfigureAwait(false);
-            await work.ConfigureAwait(false); // the model must not be disposed under its feet
+            await work.ConfigureAwait(false);
         }
 
         void Produce(CancellationToken stopped)
@@ -177,8 +178,8 @@ public sealed partial class TextGenerationTransformer : ITransformer, IDisposabl
             try
             {
                 var decoder = Tokenizer.CreateStreamingDecoder();
-                OutOfMemory.Explain(() => Sampler.Generate(
-                    Network, [tokens], [CompletionBatches.RandomnessOf(tokens, sampling.Seed)], stopTokens, sampling,
+                _model.Run(network => Sampler.Generate(
+                    network, [tokens], [CompletionBatches.RandomnessOf(tokens, sampling.Seed)], stopTokens, sampling,
                     onToken: (_, token) => Write(decoder.Push(token)), checkCanceled: stopped.ThrowIfCancellationRequested));
                 Write(decoder.Finish());
             }
@@ -222,7 +223,7 @@ public sealed partial class TextGenerationTransformer : ITransformer, IDisposabl
     /// <exception cref="ArgumentException">The text does not fit the model's context.</exception>
     /// <exception cref="NotSupportedException">The model has no attention.</exception>
     public AttentionWeights GetAttentionWeights(string text) =>
-        OutOfMemory.Explain(() => AttentionWeights.Of(Network, Tokenizer, EncodePrompt(text, Sampling with { TruncatePrompts = false })));
+        _model.Run(network => AttentionWeights.Of(network, Tokenizer, EncodePrompt(text, Sampling with { TruncatePrompts = false })));
 
     /// <summary>
     /// Writes the model into a folder in Hugging Face's layout: <c>config.json</c>, <c>model.safetensors</c> (shards of 5 GB where it is
@@ -236,7 +237,7 @@ public sealed partial class TextGenerationTransformer : ITransformer, IDisposabl
     public void SavePretrained(string folder, WeightType weights = WeightType.Float32)
     {
         Tokenizer.SavePretrained(folder); // first: it refuses tokenizers that have no such form
-        Pretrained.Save(Network, folder, weights, Tokenizer.EndOfText, Tokenizer.BeginningOfText);
+        _model.Use(network => Pretrained.Save(network, folder, weights, Tokenizer.EndOfText, Tokenizer.BeginningOfText));
         PretrainedSampling.Write(Sampling, Tokenizer, folder);
         ChatTemplateFiles.Write(ChatTemplate, folder);
     }

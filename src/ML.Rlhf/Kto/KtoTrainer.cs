@@ -66,7 +66,7 @@ public sealed class KtoTrainer : IEstimator<TextGenerationTransformer>
                 $"{feedback.Answers.Sequences.TokenCount} tokens.");
 
             return LanguageModel.Build(
-                FineTuning.Begin(_model.Network, _options, run), _model.Tokenizer, _model.Architecture,
+                _model.Use(network => FineTuning.Begin(network, _options, run)), _model.Tokenizer, _model.Architecture,
                 module => KtoTraining.Run(module, feedback, validation, _options, run),
                 model => new TextGenerationTransformer(
                     _host.Environment, model, _options.PromptColumnName, _options.CompletionColumnName,

@@ -8,7 +8,7 @@ internal static class AdapterChecks
     {
         options.Validate();
         if (options.Lora is { } lora)
-            _ = model.Network.AdapterShapes(lora);
+            model.Use(network => network.AdapterShapes(lora));
     }
 
     public static InvalidOperationException NoAdapters() => new(

@@ -11,7 +11,8 @@ namespace ML.Rlhf;
 
 /// <summary>
 /// A module and the tokenizer that it was trained with: what every transformer of this pack holds and what goes into model.zip.
-/// Transformers that differ only in their settings share the weights; the last to be disposed frees them.
+/// Transformers that differ only in their settings share the weights; the last to be disposed frees them. Threads may use them side by
+/// side.
 /// </summary>
 /// <typeparam name="TModule">A causal language model, one with a scalar head, or an encoder–decoder.</typeparam>
 internal sealed class LanguageModel<TModule> : IDisposable where TModule : nn.Module
@@ -38,32 +39,70 @@ internal sealed class LanguageModel<TModule> : IDisposable where TModule : nn.Mo
 
     public LanguageModelArchitecture Architecture { get; }
 
+    /// <summary>For what reads no weights, and for people who see to it themselves that nobody disposes them meanwhile.</summary>
     /// <exception cref="ObjectDisposedException">This model was disposed.</exception>
-    public TModule Module => _disposed == 0 ? _shared.Module : throw new ObjectDisposedException(
-        objectName: null, "The model was disposed, and cannot be used any more. A PredictionEngine disposes its transformer, too, unless " +
-            "PredictionEngineOptions.OwnsTransformer is false.");
+    public TModule Module => Volatile.Read(ref _disposed) == 0 ? _shared.Module : throw Disposed();
+
+    /// <summary>
+    /// Reads the weights. Who disposes the model meanwhile does not wait, and does not pull them from under the reader's feet: they are
+    /// freed when the last reader is done.
+    /// </summary>
+    /// <exception cref="ObjectDisposedException">This model was disposed before.</exception>
+    public TResult Use<TResult>(Func<TModule, TResult> read)
+    {
+        var module = Module;
+        if (!_shared.TryAddUser())
+            throw Disposed();
+        try
+        {
+            return read(module);
+        }
+        finally
+        {
+            _shared.RemoveUser();
+        }
+    }
+
+    /// <summary>The same for what runs the model on texts.</summary>
+    /// <inheritdoc cref="Use{TResult}" path="param|exception"/>
+    /// <exception cref="InsufficientMemoryException">Memory ran out; nothing is left of the attempt.</exception>
+    public TResult Run<TResult>(Func<TModule, TResult> score) => Use(module => OutOfMemory.Explain(() => score(module)));
+
+    /// <inheritdoc cref="Use{TResult}"/>
+    public void Use(Action<TModule> read) => Use(module =>
+    {
+        read(module);
+        return true;
+    });
 
     /// <summary>The same weights for another transformer, which disposes them on its own.</summary>
+    /// <exception cref="ObjectDisposedException">This model was disposed.</exception>
     public LanguageModel<TModule> Share()
     {
         _ = Module;
-        _shared.AddOwner();
-        return new LanguageModel<TModule>(_shared, Tokenizer, Architecture);
+        return _shared.TryAddUser() ? new LanguageModel<TModule>(_shared, Tokenizer, Architecture) : throw Disposed();
     }
 
     public void Dispose()
     {
         if (Interlocked.Exchange(ref _disposed, 1) == 0)
-            _shared.RemoveOwner();
+            _shared.RemoveUser();
     }
+
+    private static ObjectDisposedException Disposed() => new(
+        objectName: null, "The model was disposed, and cannot be used any more. A PredictionEngine disposes its transformer, too, unless " +
+            "PredictionEngineOptions.OwnsTransformer is false.");
 
     public void Save(ModelWriter writer)
     {
         WriteEntry(writer, ArchitectureEntry, stream => stream.Write(Architecture.ToJson()));
         WriteEntry(writer, TokenizerEntry, Tokenizer.Save);
-        if (Trunk(Module) is { HasAdapters: true } trunk)
-            WriteEntry(writer, AdapterEntry, stream => stream.Write(AdapterShape.ToJson(trunk.Adapters.Select(a => a.Shape))));
-        WriteEntry(writer, WeightsEntry, stream => Safetensors.Write(stream, Module));
+        Use(module =>
+        {
+            if (Trunk(module) is { HasAdapters: true } trunk)
+                WriteEntry(writer, AdapterEntry, stream => stream.Write(AdapterShape.ToJson(trunk.Adapters.Select(a => a.Shape))));
+            WriteEntry(writer, WeightsEntry, stream => Safetensors.Write(stream, module));
+        });
     }
 
     /// <param name="environment">Where the model is loaded; it decides the device.</param>
@@ -204,18 +243,30 @@ internal sealed class LanguageModel<TModule> : IDisposable where TModule : nn.Mo
     }
 }
 
-/// <summary>Weights that several transformers use, and how many of them.</summary>
+/// <summary>Weights, and how many use them: the transformers that share them, and the threads that are reading them.</summary>
 internal sealed class SharedModule<TModule>(TModule module) where TModule : nn.Module
 {
-    private int _owners = 1;
+    private int _users = 1;
 
     public TModule Module => module;
 
-    public void AddOwner() => Interlocked.Increment(ref _owners);
-
-    public void RemoveOwner()
+    /// <returns>False when the last user has left: the weights are free, and nobody can come back.</returns>
+    public bool TryAddUser()
     {
-        if (Interlocked.Decrement(ref _owners) == 0)
+        int users = Volatile.Read(ref _users);
+        while (users > 0)
+        {
+            int before = Interlocked.CompareExchange(ref _users, users + 1, users);
+            if (before == users)
+                return true;
+            users = before;
+        }
+        return false;
+    }
+
+    public void RemoveUser()
+    {
+        if (Interlocked.Decrement(ref _users) == 0)
             module.Dispose();
     }
 }

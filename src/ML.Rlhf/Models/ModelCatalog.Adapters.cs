@@ -48,7 +48,7 @@ public sealed partial class ModelCatalog
             throw ((IHostEnvironment)_context).Process(new ArgumentException(
                 "The model has adapters already, and those of a folder stand beside plain weights. Load them into the model that they " +
                 "were trained on, or into what MergeAdapters gives.", nameof(model)));
-        return model.Network.ShareWeights();
+        return model.Use(network => network.ShareWeights());
     }
 
     private void Read(Action read)

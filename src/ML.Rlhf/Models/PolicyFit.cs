@@ -43,7 +43,7 @@ internal static class PolicyFit
         TextColumns.RequireText(host.Host, input.Schema, "prompt", options.PromptColumnName);
         return host.Train(stage, options, run =>
         {
-            run.DependsOn("Reward", () => Fingerprint.Of(reward.Networks));
+            run.DependsOn("Reward", () => string.Join(' ', reward.Fingerprints));
             var scorer = reward.CreateScorer(model);
             var goldScorer = options.GoldReward?.CreateScorer(model);
             var prompts = Tokenization.Prompts(
@@ -52,7 +52,7 @@ internal static class PolicyFit
             run.Log($"{prompts.Count} prompts, {options.Episodes} episodes.");
 
             return LanguageModel.Build(
-                FineTuning.Begin(model.Network, options, run), model.Tokenizer, model.Architecture,
+                model.Use(network => FineTuning.Begin(network, options, run)), model.Tokenizer, model.Architecture,
                 policy =>
                 {
                     using var reference = FineTuning.Reference(policy);

@@ -87,7 +87,7 @@ public sealed class PpoTrainer : IEstimator<TextGenerationTransformer>
             return;
         }
         CausalLanguageModel Begin(CausalLanguageModel trunk) => FineTuning.BeginTrunk(trunk, _options, run);
-        using var network = _reward.CreateValueFunction(_model, Begin) ?? new ScalarGpt(Begin(_model.Network), generator: null);
+        using var network = _reward.CreateValueFunction(_model, Begin) ?? _model.Use(trunk => new ScalarGpt(Begin(trunk), generator: null));
         train(network);
     }
 }

@@ -73,7 +73,7 @@ public sealed class RewardModelTrainer : IEstimator<RewardTransformer>
 
             using var generator = new Generator(run.Seed, CPU);
             return LanguageModel.Build(
-                new ScalarGpt(FineTuning.BeginTrunk(_model.Network, _options, run), generator), _model.Tokenizer, _model.Architecture,
+                _model.Use(network => new ScalarGpt(FineTuning.BeginTrunk(network, _options, run), generator)), _model.Tokenizer, _model.Architecture,
                 module => RewardModelTraining.Run(module, rankings, validation, NormalizationTexts(rankings, run), _options, run),
                 model => new RewardTransformer(
                     _host.Environment, model, _options.PromptColumnName, _options.CompletionColumnName, _options.ChosenColumnName,
@@ -87,8 +87,8 @@ public sealed class RewardModelTrainer : IEstimator<RewardTransformer>
         ScoreNormalization.Demonstrations => Tokenization.Demonstrations(
             _options.Demonstrations!, _options.PromptColumnName, _options.CompletionColumnName, _model.Tokenizer,
             _model.Architecture.ContextLength, run.Warn, run.ThrowIfCanceled).Sequences,
-        ScoreNormalization.PolicySamples => NormalizationSamples.Draw(
-            _model.Network, rankings, PolicySampling(_model.Sampling), _model.Tokenizer.EndOfText, run),
+        ScoreNormalization.PolicySamples => _model.Use(network => NormalizationSamples.Draw(
+            network, rankings, PolicySampling(_model.Sampling), _model.Tokenizer.EndOfText, run)),
         _ => null,
     };
 

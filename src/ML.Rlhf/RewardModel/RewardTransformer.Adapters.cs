@@ -7,11 +7,11 @@ namespace ML.Rlhf;
 public sealed partial class RewardTransformer
 {
     /// <inheritdoc cref="TextGenerationTransformer.HasAdapters"/>
-    public bool HasAdapters => Scalar.Trunk.HasAdapters;
+    public bool HasAdapters => _model.Module.Trunk.HasAdapters;
 
     /// <inheritdoc cref="TextGenerationTransformer.MergeAdapters"/>
     public RewardTransformer MergeAdapters() => HasAdapters
-        ? LanguageModel.Build(Scalar.Clone(), Tokenizer, Architecture, _ => { }, With)
+        ? LanguageModel.Build(_model.Use(network => network.Clone()), Tokenizer, Architecture, _ => { }, With)
         : Share();
 
     /// <summary>
@@ -28,7 +28,7 @@ public sealed partial class RewardTransformer
         ArgumentException.ThrowIfNullOrEmpty(folder);
         if (!HasAdapters)
             throw _environment.Process(AdapterChecks.NoAdapters());
-        PeftAdapter.Write(folder, Scalar, baseModel);
+        _model.Use(network => PeftAdapter.Write(folder, network, baseModel));
     }
 
     private RewardTransformer With(LanguageModel<ScalarGpt> model) =>

@@ -64,17 +64,18 @@ public sealed partial class RewardTransformer : ITransformer, IDisposable, IMode
     /// What the learned score was multiplied with to normalise it. The difference of two scores, divided by it, is the log-odds that people
     /// prefer the first answer.
     /// </summary>
-    public double Gain => Scalar.Gain;
+    public double Gain => _model.Module.Gain;
 
     /// <summary>What was added after that: score = <see cref="Gain"/>·learned + Bias.</summary>
-    public double Bias => Scalar.Bias;
+    public double Bias => _model.Module.Bias;
 
     /// <summary>
     /// The network itself, for what this package does not do. It belongs to this transformer: do not dispose or train it.
     /// </summary>
     public torch.nn.Module Module => _model.Module;
 
-    internal ScalarGpt Scalar => _model.Module;
+    /// <inheritdoc cref="LanguageModel{TModule}.Use{TResult}"/>
+    internal TResult Use<TResult>(Func<ScalarGpt, TResult> read) => _model.Use(read);
 
     /// <summary>The same model once more. It shares the weights; each of the two is disposed on its own.</summary>
     internal RewardTransformer Share() =>
@@ -97,7 +98,7 @@ public sealed partial class RewardTransformer : ITransformer, IDisposable, IMode
         var sequences = new TokenSequences();
         foreach (var (prompt, completion) in answers)
             sequences.Add(Encode(prompt, completion));
-        return Array.ConvertAll(OutOfMemory.Explain(() => RewardScoring.Score(Scalar, sequences)), score => (float)score);
+        return Array.ConvertAll(_model.Run(network => RewardScoring.Score(network, sequences)), score => (float)score);
     }
 
     /// <param name="prompt">The prompt.</param>
@@ -128,7 +129,7 @@ public sealed partial class RewardTransformer : ITransformer, IDisposable, IMode
     public void SavePretrained(string folder, WeightType weights = WeightType.Float32)
     {
         Tokenizer.SavePretrained(folder); // first: it refuses tokenizers that have no such form
-        Pretrained.Save(Scalar, folder, weights, Tokenizer.EndOfText, Tokenizer.BeginningOfText);
+        _model.Use(network => Pretrained.Save(network, folder, weights, Tokenizer.EndOfText, Tokenizer.BeginningOfText));
         ChatTemplateFiles.Write(template: null, folder); // what a model before left there
     }
 

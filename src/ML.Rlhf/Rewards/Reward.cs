@@ -43,8 +43,8 @@ public abstract class Reward
     internal virtual ScalarGpt? CreateValueFunction(
         TextGenerationTransformer policy, Func<CausalLanguageModel, CausalLanguageModel> copyTrunk, double weight = 1) => null;
 
-    /// <summary>The reward models of this pack in it: a run cannot be resumed with others. What else scores is not known.</summary>
-    internal virtual IEnumerable<ScalarGpt> Networks => [];
+    /// <summary>Those of the reward models of this pack in it: a run cannot be resumed with others. What else scores is not known.</summary>
+    internal virtual IEnumerable<string> Fingerprints => [];
 }
 
 /// <summary>A C# function of prompt and response.</summary>
@@ -74,7 +74,7 @@ internal sealed class SumReward(IReadOnlyList<(Reward Reward, double Weight)> pa
         };
     }
 
-    internal override IEnumerable<ScalarGpt> Networks => parts.SelectMany(part => part.Reward.Networks);
+    internal override IEnumerable<string> Fingerprints => parts.SelectMany(part => part.Reward.Fingerprints);
 
     /// <summary>That of the heaviest part which has one.</summary>
     internal override ScalarGpt? CreateValueFunction(
@@ -95,10 +95,11 @@ internal sealed class TransformerReward(IHostEnvironment environment, ITransform
     internal override ScalarGpt? CreateValueFunction(
         TextGenerationTransformer policy, Func<CausalLanguageModel, CausalLanguageModel> copyTrunk, double weight = 1) =>
         reward is RewardTransformer own && own.Tokenizer.Equals(policy.Tokenizer)
-            ? own.Scalar.CloneAsValueFunction(copyTrunk, weight)
+            ? own.Use(network => network.CloneAsValueFunction(copyTrunk, weight))
             : null;
 
-    internal override IEnumerable<ScalarGpt> Networks => reward is RewardTransformer own ? [own.Scalar] : [];
+    internal override IEnumerable<string> Fingerprints =>
+        reward is RewardTransformer own ? [own.Use(network => Fingerprint.Of([network]))] : [];
 
     /// <summary>A reward model of this pack with the policy's tokenizer scores the very tokens that were sampled.</summary>
     private static EpisodeScorer ScoreTokens(RewardTransformer own, TextGenerationTransformer policy)
@@ -112,7 +113,7 @@ internal sealed class TransformerReward(IHostEnvironment environment, ITransform
             var sequences = new TokenSequences();
             foreach (var episode in episodes)
                 sequences.Add([.. episode.Prompt, .. episode.Response]);
-            return RewardScoring.Score(own.Scalar, sequences);
+            return own.Use(network => RewardScoring.Score(network, sequences));
         };
     }
 
@@ -124,7 +125,7 @@ internal sealed class TransformerReward(IHostEnvironment environment, ITransform
         var sequences = new TokenSequences();
         foreach (var episode in episodes)
             sequences.Add(own.Encode(policy.Tokenizer.Decode(episode.Prompt), policy.Tokenizer.Decode(episode.Response), episode.Ended));
-        return RewardScoring.Score(own.Scalar, sequences);
+        return own.Use(network => RewardScoring.Score(network, sequences));
     };
 
     private EpisodeScorer ScoreTexts(TextGenerationTransformer policy)

@@ -84,7 +84,7 @@ public sealed class SupervisedFineTuningTrainer : IEstimator<TextGenerationTrans
             run.Log($"{demonstrations.Count} demonstrations, {demonstrations.Sequences.TokenCount} tokens.");
 
             return LanguageModel.Build(
-                FineTuning.Begin(_model.Network, _options, run), _model.Tokenizer, _model.Architecture,
+                _model.Use(network => FineTuning.Begin(network, _options, run)), _model.Tokenizer, _model.Architecture,
                 module => SupervisedFineTuning.Run(module, demonstrations, validation, _options, run),
                 model => new TextGenerationTransformer(
                     _host.Environment, model, _options.PromptColumnName, _options.CompletionColumnName,

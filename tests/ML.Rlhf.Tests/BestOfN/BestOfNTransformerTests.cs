@@ -96,7 +96,7 @@ public sealed class BestOfNTransformerTests : IDisposable
             using var noGrad = torch.no_grad();
             using var scope = torch.NewDisposeScope();
             long[] tokens = [.. prompt.Concat(response).Select(token => (long)token)];
-            return Tiny.Reward.Scalar.Scores(torch.tensor(tokens).unsqueeze(0))[0, tokens.Length - 1].item<float>();
+            return Tiny.Reward.Use(model => model.Scores(torch.tensor(tokens).unsqueeze(0))[0, tokens.Length - 1].item<float>());
         }
     }
 

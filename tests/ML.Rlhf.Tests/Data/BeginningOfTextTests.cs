@@ -81,7 +81,7 @@ public class BeginningOfTextTests
         int room = model.Architecture.ContextLength - 1;
         using var noGrad = TorchSharp.torch.no_grad();
         long[] ids = [First, .. tokens[^(room - 1)..].Select(id => (long)id)];
-        var next = model.Network.Logits(model.Network.Hidden(TorchSharp.torch.tensor(ids).unsqueeze(0)))[0, -1].argmax();
+        var next = model.Use(network => network.Logits(network.Hidden(TorchSharp.torch.tensor(ids).unsqueeze(0)))[0, -1].argmax());
         Assert.Equal(Tokenizer.Decode([(int)next.item<long>()]), cut);
     }
 }

@@ -96,7 +96,7 @@ public sealed class PretrainedTests : IDisposable
     public void A_tokenizer_with_more_tokens_than_the_model_is_refused()
     {
         using var small = Tiny.Train(Tiny.Letters);
-        ML.Rlhf.Torch.Checkpoints.Pretrained.Save(small.Network, _folder);
+        ML.Rlhf.Torch.Checkpoints.Pretrained.Save((ML.Rlhf.Torch.Modules.CausalLanguageModel)small.Module, _folder);
 
         long before = TorchSharp.DisposeScopeManager.Statistics.TensorStatistics.ThreadTotalLiveCount;
         var error = Assert.Throws<ArgumentException>(() => _models.FromPretrained(_folder, Tiny.Bpe));

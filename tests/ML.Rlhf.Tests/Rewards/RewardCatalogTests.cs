@@ -44,7 +44,7 @@ public sealed class RewardCatalogTests
             .CreateValueFunction(Tiny.Model, trunk => trunk.Clone());
 
         Assert.Equal(
-            RewardScoring.Score(Tiny.Reward.Scalar, texts).Select(score => -2 * score), RewardScoring.Score(network!, texts),
+            Tiny.Reward.Use(scalar => RewardScoring.Score(scalar, texts)).Select(score => -2 * score), RewardScoring.Score(network!, texts),
             (expected, actual) => Math.Abs(expected - actual) < 1e-4);
         Assert.Null(Rewards.Sum((length, 1)).CreateValueFunction(Tiny.Model, trunk => trunk.Clone()));
     }
