@@ -7,9 +7,9 @@ using Microsoft.Build.Framework;
 using Microsoft.Build.Utilities;
 
 /// <summary>
-/// MSBuild task: copies assemblies for the compiler to see, with other visibilities. They are bits in three tables of the metadata (ECMA-335
-/// partition II: PE file §25, metadata root §24.2, tables §22), changed in place, so nothing moves and nothing else changes. Compiled by
-/// MSBuild itself against .NET Standard 2.0, which is why it reads the headers with <see cref="BitConverter"/>.
+/// MSBuild task: copies assemblies for the compiler to see, with other visibilities. They are bits in three tables of the metadata
+/// (ECMA-335 partition II: PE file §25, metadata root §24.2, tables §22), changed in place, so nothing moves and nothing else changes.
+/// Compiled by MSBuild itself against .NET Standard 2.0, which is why it reads the headers with <see cref="BitConverter"/>.
 /// </summary>
 public abstract class ReferenceCopies : Task
 {

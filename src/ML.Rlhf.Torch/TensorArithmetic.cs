@@ -8,13 +8,14 @@ namespace ML.Rlhf.Torch;
 /// </summary>
 /// <remarks>
 /// <para>
-/// A number reaches libtorch as a <see cref="Scalar"/>, whose finalizer frees it. TorchSharp makes one for each number, passes its handle on and
-/// forgets it: a collection that another thread sets off frees what libtorch is still reading ("Expected false to be true" from
-/// <c>Scalar.h</c>, or other bits). <c>a + b</c> has that too, with a factor of 1. Here <c>using</c> holds each scalar until libtorch is done.
+/// A number reaches libtorch as a <see cref="Scalar"/>, whose finalizer frees it. TorchSharp makes one for each number, passes its
+/// handle on and forgets it: a collection that another thread sets off frees what libtorch is still reading ("Expected false to be
+/// true" from <c>Scalar.h</c>, or other bits). <c>a + b</c> has that too, with a factor of 1. Here <c>using</c> holds each scalar until
+/// libtorch is done.
 /// </para>
 /// <para>
-/// C# prefers a type's own operators to these, so <c>build/HideScalars.targets</c> hides TorchSharp's from the compiler. What is missing here
-/// then does not compile: add it. Once TorchSharp holds its scalars itself, delete both files; no formula changes.
+/// C# prefers a type's own operators to these, so <c>build/HideScalars.targets</c> hides TorchSharp's from the compiler. What is missing
+/// here then does not compile: add it. Once TorchSharp holds its scalars itself, delete both files; no formula changes.
 /// </para>
 /// </remarks>
 internal static class TensorArithmetic

@@ -3,7 +3,7 @@ using ML.Rlhf.Torch.Native;
 using static TorchSharp.torch;
 
 [assembly: AssemblyFixture(typeof(OneTorchThread))]
-// TorchSharp's scalars may be finalized while libtorch still reads them, when another thread sets off a collection at that moment.
+// The pack holds the scalars that libtorch reads (TensorArithmetic.cs); tests compute with TorchSharp's own operators, which do not.
 [assembly: Xunit.v3.Parallelization(Mode = Xunit.Sdk.ParallelMode.None)]
 
 namespace ML.Rlhf.Tests;

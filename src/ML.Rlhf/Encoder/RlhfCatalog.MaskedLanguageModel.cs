@@ -27,7 +27,8 @@ public sealed partial class RlhfCatalog
         using var channel = host.Start("Evaluating a masked language model");
         var documents = Tokenization.EnclosedDocuments(
             data, textColumnName, model.Tokenizer, model.Architecture.ContextLength, channel.WarningLine, Cancellation.Check(host));
-        var total = model.Use(network => MaskedTokenLoss.Measure(network, documents, EncoderTokens.Vocabulary(model.Tokenizer), maskingRate));
+        var vocabulary = EncoderTokens.Vocabulary(model.Tokenizer);
+        var total = model.Use(network => MaskedTokenLoss.Measure(network, documents, vocabulary, maskingRate));
         return new MaskedLanguageModelMetrics(total.Loss.Mean, (double)total.Correct / total.Loss.Count, total.Loss.Count);
     }
 }

@@ -73,7 +73,8 @@ public sealed class RewardModelTrainer : IEstimator<RewardTransformer>
 
             using var generator = new Generator(run.Seed, CPU);
             return LanguageModel.Build(
-                _model.Use(network => new ScalarGpt(FineTuning.BeginTrunk(network, _options, run), generator)), _model.Tokenizer, _model.Architecture,
+                _model.Use(network => new ScalarGpt(FineTuning.BeginTrunk(network, _options, run), generator)), _model.Tokenizer,
+                _model.Architecture,
                 module => RewardModelTraining.Run(module, rankings, validation, NormalizationTexts(rankings, run), _options, run),
                 model => new RewardTransformer(
                     _host.Environment, model, _options.PromptColumnName, _options.CompletionColumnName, _options.ChosenColumnName,

@@ -43,7 +43,9 @@ public abstract class Reward
     internal virtual ScalarGpt? CreateValueFunction(
         TextGenerationTransformer policy, Func<CausalLanguageModel, CausalLanguageModel> copyTrunk, double weight = 1) => null;
 
-    /// <summary>Those of the reward models of this pack in it: a run cannot be resumed with others. What else scores is not known.</summary>
+    /// <summary>
+    /// Those of the reward models of this pack in it: a run cannot be resumed with others. What else scores is not known.
+    /// </summary>
     internal virtual IEnumerable<string> Fingerprints => [];
 }
 

@@ -107,7 +107,8 @@ public sealed class ParallelScoringTests
     public void Threads_that_divide_their_own_work_get_the_answers_of_one()
     {
         using var wide = Tiny.Train(
-            architecture: Tiny.Architecture with { Width = 256, Heads = 4, Layers = 2 }, sampling: new SamplingOptions { MaxNewTokens = 8 });
+            architecture: Tiny.Architecture with { Width = 256, Heads = 4, Layers = 2 },
+            sampling: new SamplingOptions { MaxNewTokens = 8 });
         string[] prompts = [.. Enumerable.Range(0, Prompts).Select(Prompt)];
         torch.set_num_threads(2);
         try
