@@ -163,6 +163,33 @@ public sealed class ResumeTests : IDisposable
     }
 
     [Fact]
+    public void A_folder_may_be_named_with_a_slash_at_its_end()
+    {
+        var options = Checkpoints with { Folder = Folder + Path.DirectorySeparatorChar };
+        var first = Run("SFT", new() { Steps = 4, Checkpoints = options });
+
+        var again = Run("SFT", new() { Steps = 4, Checkpoints = options });
+
+        AssertSameBits(first.After, again.After);
+        Assert.Equal(["checkpoint-00000003", "checkpoint-00000004"], CheckpointNames());
+        Assert.Equal(4, File.ReadAllLines(Path.Combine(Folder, "progress.jsonl")).Length);
+    }
+
+    [Fact]
+    public void A_checkpoint_takes_the_place_of_one_of_the_same_step()
+    {
+        Run("SFT", new() { Steps = 2, Checkpoints = Checkpoints });
+        string folder = Path.Combine(Folder, "checkpoint-00000002");
+        var run = RunCheckpoint.Open(folder).Run;
+
+        RunCheckpoint.Write(folder, step: 2, run, state => { });
+
+        Assert.Equal(2, RunCheckpoint.Open(folder).Step);
+        Assert.Equal(2, new FileInfo(Path.Combine(folder, "state.json")).Length); // {}: the new one
+        Assert.Equal(["checkpoint-00000001", "checkpoint-00000002"], CheckpointNames());
+    }
+
+    [Fact]
     public void Without_steps_the_time_decides_and_the_last_step_is_always_kept()
     {
         Run("SFT", new() { Steps = 4, Checkpoints = new() { Folder = Folder } });

@@ -12,7 +12,7 @@ internal sealed class CheckpointFolder : IDisposable
     /// <exception cref="IOException">The folder cannot be written, or another run has it.</exception>
     public CheckpointFolder(string path, TrainingRun run)
     {
-        _path = Path.GetFullPath(path);
+        _path = Path.TrimEndingDirectorySeparator(Path.GetFullPath(path)); // "run/" is "run"
         _run = run;
         try
         {

@@ -14,8 +14,10 @@ namespace ML.Rlhf.Torch.Training;
 /// </summary>
 internal sealed class RunCheckpoint
 {
-    /// <summary>What a folder is called until it is whole, and again before it is deleted.</summary>
+    /// <summary>What a folder's name ends with until it is whole, and again before it is deleted.</summary>
     public const string TemporarySuffix = ".tmp";
+
+    private const string OldSuffix = ".old" + TemporarySuffix;
 
     private const string Prefix = "checkpoint-", TensorFile = "state.safetensors", ValueFile = "state.json", RunFile = "run.json",
         ManifestFile = "manifest.json";
@@ -155,11 +157,11 @@ internal sealed class RunCheckpoint
             return;
         if (!folder.EndsWith(TemporarySuffix, StringComparison.Ordinal))
         {
-            string temporary = folder + TemporarySuffix;
-            if (Directory.Exists(temporary))
-                Directory.Delete(temporary, recursive: true);
-            Directory.Move(folder, temporary);
-            folder = temporary;
+            string old = folder + OldSuffix; // not the name that its successor is written under
+            if (Directory.Exists(old))
+                Directory.Delete(old, recursive: true);
+            Directory.Move(folder, old);
+            folder = old;
         }
         Directory.Delete(folder, recursive: true);
     }

@@ -54,7 +54,7 @@ internal sealed class RunCheckpoints : IResumable, IDisposable
                 _run.Warn(changes);
             checkpoint.Restore(Visit);
             _step = checkpoint.Step;
-            if (Path.GetDirectoryName(checkpoint.Folder) == _folder.FullPath)
+            if (checkpoint.Folder == _folder[_step])
                 _writtenStep = _step;
             else
                 historyFolder = Path.GetDirectoryName(Path.GetFullPath(checkpoint.Folder))!;
