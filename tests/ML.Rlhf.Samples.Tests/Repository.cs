@@ -1,5 +1,3 @@
-using System.Diagnostics;
-
 namespace ML.Rlhf.Samples.Tests;
 
 /// <summary>The checkout that these tests were built from.</summary>
@@ -19,17 +17,8 @@ internal static class Repository
     /// <summary>Runs <c>dotnet</c> and gives all that it printed.</summary>
     public static async Task<(int ExitCode, string Output)> DotNet(params string[] arguments)
     {
-        var start = new ProcessStartInfo("dotnet", arguments) { WorkingDirectory = Root, RedirectStandardOutput = true,
-            RedirectStandardError = true };
-        // The test platform's own settings are not for the program under test.
-        foreach (string name in start.Environment.Keys.Where(k => k.StartsWith("TESTINGPLATFORM", StringComparison.Ordinal)
-            || k.StartsWith("MSBUILD", StringComparison.Ordinal)).ToArray())
-            start.Environment.Remove(name);
-        using var process = Process.Start(start)!;
-        var output = process.StandardOutput.ReadToEndAsync(TestContext.Current.CancellationToken);
-        var errors = process.StandardError.ReadToEndAsync(TestContext.Current.CancellationToken);
-        await process.WaitForExitAsync(TestContext.Current.CancellationToken);
-        return (process.ExitCode, await output + await errors);
+        var result = await TestSupport.DotNet.Run(Root, arguments);
+        return (result.ExitCode, result.Everything);
     }
 
     private static string FindRoot()

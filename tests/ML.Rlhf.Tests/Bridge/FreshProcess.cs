@@ -1,4 +1,4 @@
-using System.Diagnostics;
+using ML.Rlhf.TestSupport;
 
 namespace ML.Rlhf.Tests.Bridge;
 
@@ -26,23 +26,15 @@ internal static class FreshProcess
               </ItemGroup>
             </Project>
             """);
-        Dotnet(folder, "build", "-v", "q", "--nologo", "-o", "out");
-        return Dotnet(folder, "exec", Path.Combine("out", "fresh.dll"));
+        Run(folder, "build", "-v", "q", "--nologo", "-o", "out");
+        return Run(folder, "exec", Path.Combine("out", "fresh.dll"));
     }
 
-    private static string Dotnet(string folder, params string[] arguments)
+    private static string Run(string folder, params string[] arguments)
     {
-        using var process = Process.Start(new ProcessStartInfo("dotnet", arguments)
-        {
-            WorkingDirectory = folder,
-            RedirectStandardOutput = true,
-            RedirectStandardError = true,
-            Environment = { ["OMP_NUM_THREADS"] = "1" }, // as in this process: the same bits need the same number of threads
-        })!;
-        var errors = process.StandardError.ReadToEndAsync();
-        var output = process.StandardOutput.ReadToEnd();
-        process.WaitForExit();
-        Assert.True(process.ExitCode == 0, $"dotnet {arguments[0]} failed:\n{output}{errors.Result}");
-        return output.ReplaceLineEndings("\n").TrimEnd();
+        // As in this process: the same bits need the same number of threads.
+        var result = DotNet.Run(folder, arguments, ("OMP_NUM_THREADS", "1")).GetAwaiter().GetResult();
+        Assert.True(result.ExitCode == 0, $"dotnet {arguments[0]} failed:\n{result.Everything}");
+        return result.Output.ReplaceLineEndings("\n").TrimEnd();
     }
 }

@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using ML.Rlhf.TestSupport;
 
 namespace ML.Rlhf.Tests.Fuzz;
@@ -36,22 +35,12 @@ public sealed class FuzzTests
     {
         string folder = Directory.CreateTempSubdirectory("ML.Rlhf.Tests-").FullName;
         string report = Path.Combine(folder, "report.txt");
-        using var process = Process.Start(new ProcessStartInfo(
-            "dotnet", ["exec", typeof(FuzzTests).Assembly.Location, "--explicit", "only", "--filter-class", typeof(FuzzTests).FullName!])
-        {
-            RedirectStandardOutput = true,
-            RedirectStandardError = true,
-            Environment =
-            {
-                [WorkVariable] = $"{format} {count} {report}",
-                ["OMP_NUM_THREADS"] = "1",
-            },
-        })!;
-        var errors = process.StandardError.ReadToEndAsync();
-        string output = await process.StandardOutput.ReadToEndAsync();
-        await process.WaitForExitAsync();
+        var result = await DotNet.Run(
+            AppContext.BaseDirectory,
+            ["exec", typeof(FuzzTests).Assembly.Location, "--explicit", "only", "--filter-class", typeof(FuzzTests).FullName!],
+            (WorkVariable, $"{format} {count} {report}"), ("OMP_NUM_THREADS", "1"));
 
-        Assert.True(File.Exists(report), $"The process crashed with exit code {process.ExitCode}.\n{output}\n{await errors}");
+        Assert.True(File.Exists(report), $"The process crashed with exit code {result.ExitCode}.\n{result.Everything}");
         string[] lines = File.ReadAllLines(report);
         Console.WriteLine(lines[0]);
         TestContext.Current.TestOutputHelper!.WriteLine(lines[0]);

@@ -1,7 +1,7 @@
-using System.Diagnostics;
 using System.Runtime.InteropServices;
 using Microsoft.ML;
 using ML.Rlhf.Tests.Catalog;
+using ML.Rlhf.TestSupport;
 using TorchSharp;
 
 namespace ML.Rlhf.Tests.Memory;
@@ -27,7 +27,7 @@ public sealed class FlatMemoryTests
 
     private static readonly string[] s_models = [.. Predictor.Names, "score+tensor", "score+managed", "score+native"];
 
-    private static readonly Lazy<Task<string>[]> s_output = new(() => [Task.Run(() => Run(s_trainers)), Task.Run(() => Run(s_models))]);
+    private static readonly Lazy<Task<string>[]> s_output = new(() => [Run(s_trainers), Run(s_models)]);
 
     public static TheoryData<string> Trainers => [.. s_trainers.Where(name => !name.Contains('+'))];
 
@@ -83,27 +83,18 @@ public sealed class FlatMemoryTests
     }
 
     /// <summary>Measures in a process of its own, and gives what it prints.</summary>
-    private static string Run(string[] cases)
+    private static async Task<string> Run(string[] cases)
     {
-        using var process = Process.Start(new ProcessStartInfo("dotnet",
-            [
-                "exec", Path.Combine(AppContext.BaseDirectory, "ML.Rlhf.Tests.dll"), "--explicit", "only",
-                "--filter-method", $"{typeof(FlatMemoryTests).FullName}.{nameof(Measure)}",
-            ])
-        {
-            RedirectStandardOutput = true,
-            RedirectStandardError = true,
-            Environment =
-            {
-                [CasesVariable] = string.Join(',', cases),
-                ["OMP_NUM_THREADS"] = "1",
-                ["DOTNET_TieredCompilation"] = "0", // what was compiled once stays: the compiler does not work beside us
-            },
-        })!;
-        var errors = process.StandardError.ReadToEndAsync();
-        string output = process.StandardOutput.ReadToEnd();
-        process.WaitForExit();
-        return output + errors.Result;
+        string[] arguments =
+        [
+            "exec", Path.Combine(AppContext.BaseDirectory, "ML.Rlhf.Tests.dll"), "--explicit", "only",
+            "--filter-method", $"{typeof(FlatMemoryTests).FullName}.{nameof(Measure)}",
+        ];
+        var result = await DotNet.Run(AppContext.BaseDirectory, arguments,
+            (CasesVariable, string.Join(',', cases)),
+            ("OMP_NUM_THREADS", "1"),
+            ("DOTNET_TieredCompilation", "0")); // what was compiled once stays: the compiler does not work beside us
+        return result.Everything;
     }
 
     /// <summary>The measuring itself.</summary>

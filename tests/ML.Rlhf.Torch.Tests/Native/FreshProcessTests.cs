@@ -1,5 +1,3 @@
-using System.Diagnostics;
-using System.Runtime.InteropServices;
 using ML.Rlhf.Torch.Native;
 
 namespace ML.Rlhf.Torch.Tests.Native;
@@ -79,39 +77,17 @@ public sealed class FreshProcessTests : IDisposable
               </ItemGroup>
             </Project>
             """);
-        var (exitCode, output) = Dotnet(["build", "--output", "bin", "--nologo", "--verbosity", "quiet"]);
-        Assert.True(exitCode == 0, output);
+        Dotnet(["build", "--output", "bin", "--nologo", "--verbosity", "quiet"]);
     }
 
-    private string Run(params (string Name, string? Value)[] environment)
+    private string Run(params (string Name, string? Value)[] environment) => Dotnet([Path.Combine("bin", "App.dll")], environment);
+
+    private string Dotnet(string[] arguments, params (string Name, string? Value)[] environment)
     {
-        var (exitCode, output) = Dotnet([Path.Combine("bin", "App.dll")], environment);
-        Assert.True(exitCode == 0, output);
-        return output.Trim();
+        var result = DotNet.Run(_folder, arguments, environment).GetAwaiter().GetResult();
+        Assert.True(result.ExitCode == 0, result.Everything);
+        return result.Everything.Trim();
     }
-
-    private (int ExitCode, string Output) Dotnet(string[] arguments, params (string Name, string? Value)[] environment)
-    {
-        var start = new ProcessStartInfo(HostPath(), arguments)
-        {
-            WorkingDirectory = _folder,
-            RedirectStandardOutput = true,
-            RedirectStandardError = true,
-        };
-        foreach (var (name, value) in environment)
-            start.Environment[name] = value; // null removes it
-
-        using var process = Process.Start(start)!;
-        var errors = process.StandardError.ReadToEndAsync();
-        var output = process.StandardOutput.ReadToEnd() + errors.Result;
-        process.WaitForExit();
-        return (process.ExitCode, output);
-    }
-
-    /// <summary>The <c>dotnet</c> that runs this test: three folders above the runtime's own.</summary>
-    private static string HostPath() =>
-        Path.GetFullPath(Path.Combine(
-            RuntimeEnvironment.GetRuntimeDirectory(), "..", "..", "..", OperatingSystem.IsWindows() ? "dotnet.exe" : "dotnet"));
 
     private static string RepositoryRoot()
     {
