@@ -14,7 +14,7 @@ namespace ML.Rlhf.Torch;
 /// libtorch is done.
 /// </para>
 /// <para>
-/// C# prefers a type's own operators to these, so <c>build/HideScalars.targets</c> hides TorchSharp's from the compiler. What is missing
+/// C# prefers a type's own operators to these, so <c>src/build/HideScalars.targets</c> hides TorchSharp's from the compiler. What is missing
 /// here then does not compile: add it. Once TorchSharp holds its scalars itself, delete both files; no formula changes.
 /// </para>
 /// </remarks>

@@ -76,7 +76,8 @@ internal sealed class SumReward(IReadOnlyList<(Reward Reward, double Weight)> pa
         };
     }
 
-    internal override IEnumerable<string> Fingerprints => parts.SelectMany(part => part.Reward.Fingerprints);
+    internal override IEnumerable<string> Fingerprints => parts.SelectMany(
+        part => part.Reward.Fingerprints, (part, fingerprint) => FormattableString.Invariant($"{part.Weight}·{fingerprint}"));
 
     /// <summary>That of the heaviest part which has one.</summary>
     internal override ScalarGpt? CreateValueFunction(
@@ -101,7 +102,10 @@ internal sealed class TransformerReward(IHostEnvironment environment, ITransform
             : null;
 
     internal override IEnumerable<string> Fingerprints =>
-        reward is RewardTransformer own ? [own.Use(network => Fingerprint.Of([network]))] : [];
+        reward is RewardTransformer own ? [own.Use(IdentityOf)] : [];
+
+    private static string IdentityOf(ScalarGpt network) =>
+        FormattableString.Invariant($"{network.Gain:R} {network.Bias:R} {Fingerprint.Of([network])}");
 
     /// <summary>A reward model of this pack with the policy's tokenizer scores the very tokens that were sampled.</summary>
     private static EpisodeScorer ScoreTokens(RewardTransformer own, TextGenerationTransformer policy)

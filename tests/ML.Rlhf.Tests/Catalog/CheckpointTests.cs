@@ -208,7 +208,7 @@ public sealed class CheckpointTests : IDisposable
         var expected = Tiny.Weights(Fit(Stage.FineTuning, new()));
         var warnings = _ml.Warnings();
         var progress = new ProgressRecords(
-            p => { if (p.Step == 2) File.WriteAllText(Path.Combine(Folder, "checkpoint-00000001.tmp"), ""); });
+            p => { if (p.Step == 2) File.WriteAllText(Path.Combine(Folder, "checkpoint-00000001.old.tmp"), ""); });
 
         var model = Fit(Stage.FineTuning, new() { Checkpoints = Checkpoints with { EverySteps = 1, Keep = 1 }, Progress = progress });
 
