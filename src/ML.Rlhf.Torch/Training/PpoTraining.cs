@@ -38,21 +38,14 @@ internal sealed class PpoTraining(
         var mix = pretraining is null ? null : new PretrainingMix(pretraining, options, run);
         var shuffles = new RandomStream(run.Seed, key: 2);
 
-        try
-        {
-            foreach (int update in run.Steps(
-                new RunStart(options, updates, [policy, value], ("Prompts", prompts), ("PretrainingData", pretraining))
-                {
-                    IsOver = () => guard.IsOver,
-                },
-                ("policy", policyOptimizer), ("value", valueOptimizer), ("average", average), ("kl", _kl), ("guard", guard),
-                ("order", new Resumable(s => s.Value("stream", ref shuffles))), ("pretraining", mix)))
-                Update(update);
-        }
-        catch (OperationCanceledException) when (run.ReturnsWhatItHas)
-        {
-            // In the middle of an update, whose responses are given up.
-        }
+        foreach (int update in run.Steps(
+            new RunStart(options, updates, [policy, value], ("Prompts", prompts), ("PretrainingData", pretraining))
+            {
+                IsOver = () => guard.IsOver,
+            },
+            ("policy", policyOptimizer), ("value", valueOptimizer), ("average", average), ("kl", _kl), ("guard", guard),
+            ("order", new Resumable(s => s.Value("stream", ref shuffles))), ("pretraining", mix)))
+            run.TakeOrGiveUp(() => Update(update));
         average?.Apply();
 
         void Update(int update)

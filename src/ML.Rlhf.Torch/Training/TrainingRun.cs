@@ -13,7 +13,7 @@ internal sealed class TrainingRun(string stage, Device device, int seed, Action<
     private TimeSpan _before;
     private long _tokens;
     private int _skippedSteps, _skippedInARow, _stepsDone;
-    private bool _returnsModel, _needsValidation;
+    private bool _returnsModel, _needsValidation, _gaveUp;
 
     public string Stage => stage;
 
@@ -69,6 +69,8 @@ internal sealed class TrainingRun(string stage, Device device, int seed, Action<
                 ThrowIfCanceled();
             }
             yield return _stepsDone;
+            if (_gaveUp)
+                break;
             _stepsDone++;
             checkpoints?.StepDone(_stepsDone);
             RequireFewSkips(start.Options.MaxSkippedSteps);
@@ -78,6 +80,22 @@ internal sealed class TrainingRun(string stage, Device device, int seed, Action<
 
     /// <summary>Whether the run was canceled, and is to return its model as far as it is.</summary>
     public bool ReturnsWhatItHas => _returnsModel && _stepsDone > 0 && IsCanceled();
+
+    /// <summary>
+    /// Takes a step that looks whether it is canceled before it changes anything. Where the run is to return what it has, the step is given
+    /// up, and the run ends as it does between two steps.
+    /// </summary>
+    public void TakeOrGiveUp(Action step)
+    {
+        try
+        {
+            step();
+        }
+        catch (OperationCanceledException) when (ReturnsWhatItHas)
+        {
+            _gaveUp = true;
+        }
+    }
 
     /// <summary>
     /// Measures the model on held-out data. Canceled meanwhile, the step is whole without: it can be returned, or resumed after. Only where

@@ -229,6 +229,133 @@ public sealed class ResumeTests : IDisposable
         Assert.True(ofFailed <= left);
     }
 
+    [Theory]
+    [InlineData("SFT")]
+    [InlineData("PPO")]
+    [InlineData("GRPO")]
+    public void Canceled_and_told_to_return_its_model_a_run_returns_the_best_one(string loop)
+    {
+        var first = Run(loop, new() { Steps = 4, WhenCanceled = CancellationAction.ReturnModel, CancelAfter = 1 });
+        int looksAfter3 = 0, step = 0;
+
+        var returned = Run(loop, new()
+        {
+            Steps = 4, WhenCanceled = CancellationAction.ReturnModel,
+            Checkpoints = Checkpoints with { Best = CheckpointMetric.Highest("lr") },
+            OnReport = progress => step = progress.Step,
+            OnCheck = () =>
+            {
+                if (step >= 3 && ++looksAfter3 > 1) // not between two steps: in the middle of one, where there is a place to look
+                    throw new OperationCanceledException();
+            },
+        });
+
+        AssertSameBits(first.After, returned.After);
+    }
+
+    [Fact]
+    public void A_branch_keeps_the_history_where_its_checkpoint_is_named_with_a_separator_at_the_end()
+    {
+        Assert.Throws<StepFailedException>(() => Run("SFT", Failing(3)));
+        string branch = Path.Combine(_root, "branch");
+        string from = Path.Combine(Folder, "checkpoint-00000002") + Path.DirectorySeparatorChar;
+
+        Run("SFT", new() { Checkpoints = Checkpoints with { Folder = branch, Resume = Resume.From(from) } });
+
+        Assert.Equal([1, 2, 3, 4], File.ReadAllLines(Path.Combine(branch, "progress.jsonl")).Select(StepOf));
+    }
+
+    [Fact]
+    public void A_resume_from_no_checkpoint_says_so()
+    {
+        Run("SFT", new() { Checkpoints = Checkpoints });
+
+        foreach (string path in new[] { Folder, Path.Combine(_root, "nowhere") })
+        {
+            var error = Assert.Throws<FileNotFoundException>(() => Run("SFT", new()
+            {
+                Checkpoints = Checkpoints with { Folder = Path.Combine(_root, "branch"), Resume = Resume.From(path) },
+            }));
+            Assert.Contains($"'{path}' is no checkpoint", error.Message);
+        }
+    }
+
+    [Fact]
+    public void Another_metric_begins_without_the_best_value_of_the_one_before()
+    {
+        Assert.Throws<StepFailedException>(() => Run("SFT", new()
+        {
+            Checkpoints = Checkpoints with { Best = CheckpointMetric.Highest("loss") },
+            OnReport = progress => Require(progress.Step != 3),
+        }));
+
+        Run("SFT", new() { Checkpoints = Checkpoints with { Keep = 1, Best = CheckpointMetric.Highest("lr") } });
+
+        Assert.Equal(["checkpoint-00000003", "checkpoint-00000004"], CheckpointNames()); // of the steps that were left
+    }
+
+    [Fact]
+    public void A_best_checkpoint_that_is_damaged_when_the_run_ends_is_reported_and_the_last_weights_stay()
+    {
+        var last = Run("SFT", new());
+        var options = Checkpoints with { Keep = 1, Best = CheckpointMetric.Highest("lr") };
+        var run = Run("SFT", new()
+        {
+            Checkpoints = options,
+            OnReport = progress =>
+            {
+                if (progress.Step == 3)
+                    Damage(Path.Combine(Folder, "checkpoint-00000001", "state.safetensors"));
+            },
+        });
+
+        AssertSameBits(last.After, run.After);
+    }
+
+    [Fact]
+    public void A_step_that_breaks_the_weights_is_not_the_best_one()
+    {
+        nn.Module? model = null;
+        var best = Run("GPT", new() { Steps = 4, WhenCanceled = CancellationAction.ReturnModel, CancelAfter = 2 });
+
+        var run = Run("GPT", new()
+        {
+            Steps = 4, Checkpoints = Checkpoints with { Best = CheckpointMetric.Lowest("lr") }, // the decay makes each step the best
+            OnModel = gpt => model = gpt,
+            OnReport = progress =>
+            {
+                if (progress.Step != 3)
+                    return;
+                using var noGrad = no_grad();
+                model!.parameters().First().fill_(double.PositiveInfinity);
+            },
+        });
+
+        AssertSameBits(best.After, run.After);
+    }
+
+    [Fact]
+    public void Folders_of_others_are_left_alone()
+    {
+        string others = Directory.CreateDirectory(Path.Combine(Folder, "my.tmp")).FullName;
+        string left = Directory.CreateDirectory(Path.Combine(Folder, "checkpoint-00000009.tmp")).FullName;
+
+        Run("SFT", new() { Checkpoints = Checkpoints });
+
+        Assert.True(Directory.Exists(others));
+        Assert.False(Directory.Exists(left));
+    }
+
+    [Fact]
+    public void A_manifest_without_files_is_damaged()
+    {
+        Run("SFT", new() { Checkpoints = Checkpoints with { Keep = 1 } });
+        File.WriteAllText(
+            Path.Combine(Folder, "checkpoint-00000004", "manifest.json"), """{"Format":1,"Step":4,"Files":[null,null,null]}""");
+
+        Assert.Throws<InvalidOperationException>(() => Run("SFT", new() { Checkpoints = Checkpoints }));
+    }
+
     private static (Dictionary<string, Tensor> After, List<TrainingProgress> Reports) Run(string loop, TinyLoop.Settings settings)
     {
         var (_, after, reports) = TinyLoop.Run(loop, settings);

@@ -34,18 +34,11 @@ internal static class GroupLoop
         LearningRateSchedule.WarnOfLongWarmup(options, updates, run);
         var shuffles = new RandomStream(run.Seed, key: 2);
 
-        try
-        {
-            foreach (int update in run.Steps(
-                new RunStart(options, updates, [policy], ("Prompts", source.Prompts)) { IsOver = () => guard.IsOver },
-                ("policy", optimizer), ("average", average), ("guard", guard),
-                ("order", new Resumable(s => s.Value("stream", ref shuffles)))))
-                Update(update);
-        }
-        catch (OperationCanceledException) when (run.ReturnsWhatItHas)
-        {
-            // In the middle of an update, whose responses are given up.
-        }
+        foreach (int update in run.Steps(
+            new RunStart(options, updates, [policy], ("Prompts", source.Prompts)) { IsOver = () => guard.IsOver },
+            ("policy", optimizer), ("average", average), ("guard", guard),
+            ("order", new Resumable(s => s.Value("stream", ref shuffles)))))
+            run.TakeOrGiveUp(() => Update(update));
         average?.Apply();
 
         void Update(int update)

@@ -47,9 +47,10 @@ internal sealed class CheckpointFolder : IDisposable
     /// <summary>Where the run begins; null for its beginning. What a killed process left half done is deleted.</summary>
     /// <exception cref="InvalidOperationException">There are checkpoints where none may be, or they are all damaged.</exception>
     /// <exception cref="FormatException">The checkpoint that was asked for is damaged.</exception>
+    /// <exception cref="FileNotFoundException">What was asked for is no checkpoint.</exception>
     public RunCheckpoint? Find(Resume resume)
     {
-        foreach (string left in Directory.GetDirectories(_path, "*" + RunCheckpoint.TemporarySuffix))
+        foreach (string left in Directory.GetDirectories(_path).Where(RunCheckpoint.IsTemporary))
             RunCheckpoint.Delete(left);
         int[] steps = Steps();
         if (resume == Resume.Never && steps.Length > 0)
@@ -57,7 +58,7 @@ internal sealed class CheckpointFolder : IDisposable
                 $"'{_path}' has checkpoints of a run, and {nameof(Resume)}.{nameof(Resume.Never)} would write over them. Choose another " +
                 $"folder, delete them, or go on after the last one with {nameof(Resume)}.{nameof(Resume.Auto)}.");
         if (steps.Length == 0)
-            return resume.Path is { } path ? RunCheckpoint.Open(path) : null;
+            return resume.Path is { } path ? RunCheckpoint.OpenOther(path) : null;
         return NewestWhole(steps);
     }
 

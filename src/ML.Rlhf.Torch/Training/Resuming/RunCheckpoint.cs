@@ -55,6 +55,11 @@ internal sealed class RunCheckpoint
             && int.TryParse(name.AsSpan(Prefix.Length), NumberStyles.None, CultureInfo.InvariantCulture, out int step) ? step : null;
     }
 
+    /// <summary>Whether a folder is a checkpoint that is not whole, or is being deleted.</summary>
+    public static bool IsTemporary(string folder) =>
+        folder.EndsWith(TemporarySuffix, StringComparison.Ordinal)
+        && Path.GetFileName(folder).StartsWith(Prefix, StringComparison.Ordinal);
+
     /// <summary>Writes a checkpoint. Until its last line, the folder has another name.</summary>
     /// <param name="folder">Where it will be.</param>
     /// <param name="step">Steps that were done.</param>
@@ -99,6 +104,17 @@ internal sealed class RunCheckpoint
         }
     }
 
+    /// <summary>Opens a checkpoint that a person named.</summary>
+    /// <exception cref="FileNotFoundException">It is none.</exception>
+    /// <inheritdoc cref="Open"/>
+    public static RunCheckpoint OpenOther(string path)
+    {
+        string folder = Path.TrimEndingDirectorySeparator(Path.GetFullPath(path));
+        return File.Exists(Path.Combine(folder, ManifestFile)) ? Open(folder) : throw new FileNotFoundException(
+            $"'{path}' is no checkpoint: it has no {ManifestFile}. Name a folder such as 'runs/ppo/{NameOf(100)}', with a path from " +
+            $"'{Environment.CurrentDirectory}' or a full one.");
+    }
+
     /// <summary>Opens a checkpoint and looks whether it is what was written.</summary>
     /// <exception cref="FormatException">It is damaged; the message says where.</exception>
     /// <exception cref="IOException">It cannot be read.</exception>
@@ -108,7 +124,7 @@ internal sealed class RunCheckpoint
         try
         {
             var manifest = JsonSerializer.Deserialize<Manifest>(ReadAll(folder, ManifestFile));
-            if (manifest is not { Format: Format, Files: { } files } || !files.Select(file => file.Name).Order().SequenceEqual(s_content))
+            if (manifest is not { Format: Format, Files: { } files } || !files.Select(file => file?.Name).Order().SequenceEqual(s_content))
                 throw new FormatException("it is no manifest of this version");
             foreach (var file in files)
             {

@@ -15,7 +15,8 @@ internal sealed class RunCheckpoints : IResumable, IDisposable
     private readonly RunManifest _manifest;
     private ProgressHistory? _history;
     private long _historyBytes;
-    private (double Value, int Step)? _best;
+    private (double Value, int Step)? _best, _bestBefore;
+    private string? _bestOf; // the metric that it is the best of
     private bool _isBest, _isWriting; // still writing at the end: it failed
     private int _step, _writtenStep, _version; // of step 0 nothing is written: it is what the run begins with
     private long _written = Stopwatch.GetTimestamp();
@@ -60,8 +61,10 @@ internal sealed class RunCheckpoints : IResumable, IDisposable
                 historyFolder = Path.GetDirectoryName(Path.GetFullPath(checkpoint.Folder))!;
             _run.Log($"Resumed after step {_step}, from '{checkpoint.Folder}'.");
         }
-        if (_best is { } best && !Directory.Exists(_folder[best.Step]))
+        string? metric = _options.Best?.ToString();
+        if (_best is { } best && (_bestOf != metric || !Directory.Exists(_folder[best.Step])))
             _best = null;
+        _bestOf = metric;
         _folder.WriteManifest(_manifest);
         _history = new ProgressHistory(_folder.FullPath, historyFolder, _historyBytes);
         _version = Version;
@@ -76,7 +79,7 @@ internal sealed class RunCheckpoints : IResumable, IDisposable
             return;
         _isBest = _best is not { } best || (metric.HigherIsBetter ? value > best.Value : value < best.Value);
         if (_isBest)
-            _best = (value, progress.Step);
+            (_bestBefore, _best) = (_best, (value, progress.Step));
     }
 
     /// <summary>A step is done; where a checkpoint is due, it is written.</summary>
@@ -93,7 +96,7 @@ internal sealed class RunCheckpoints : IResumable, IDisposable
     /// <summary>The run is over: leaves its last checkpoint, and gives it the weights of its best one.</summary>
     public void End()
     {
-        if (_writtenStep < _step)
+        if (_writtenStep < _step && _version == Version) // a step may have been given up
             Write();
         if (_options.Best is not { } metric)
             return;
@@ -104,7 +107,17 @@ internal sealed class RunCheckpoints : IResumable, IDisposable
                 $"{nameof(TrainingProgress)}.{nameof(TrainingProgress.ToMetrics)} has all names.");
             return;
         }
-        RunCheckpoint.Open(_folder[best.Step]).Restore(Visit);
+        RunCheckpoint checkpoint;
+        try
+        {
+            checkpoint = RunCheckpoint.Open(_folder[best.Step]);
+        }
+        catch (FormatException e)
+        {
+            _run.Warn($"{e.Message} It was the best one; the run ends with its last weights instead.");
+            return;
+        }
+        checkpoint.Restore(Visit);
         _run.Log(FormattableString.Invariant($"The run ends with the weights of step {best.Step}: {metric.Name} was {best.Value:G6}."));
     }
 
@@ -134,6 +147,7 @@ internal sealed class RunCheckpoints : IResumable, IDisposable
     {
         state.Value("step", ref _step);
         state.Value("best", ref _best);
+        state.Value("bestOf", ref _bestOf);
         state.Value("historyBytes", ref _historyBytes);
         state.Part("run", _run);
         foreach (var (name, part) in _state)
@@ -145,6 +159,8 @@ internal sealed class RunCheckpoints : IResumable, IDisposable
         if (!_state.All(part => part.Part?.IsFinite ?? true))
         {
             _run.Warn($"Step {_step} left weights that are not finite: no checkpoint of it is written.");
+            if (_isBest)
+                _best = _bestBefore;
             return;
         }
         _isWriting = true;
