@@ -12,6 +12,8 @@ namespace ML.Rlhf;
 /// </para>
 /// <para>Beside the checkpoints stand <c>run.json</c> (options, fingerprints of the data and the starting model, seed, versions, machine)
 /// and <c>progress.jsonl</c>, a line for each step with the numbers of <see cref="TrainingProgress.ToMetrics"/>.</para>
+/// <para>Of the rewards of PPO, GRPO and RLOO only reward models have a fingerprint: that a C# function is still the same is up to you.
+/// </para>
 /// <para>A checkpoint has no text of the data in it, but weights can be asked what they learned: keep it as safe as the data.</para>
 /// </remarks>
 public sealed record CheckpointOptions

@@ -38,8 +38,13 @@ internal sealed class ProgressHistory : IDisposable
         }
     }
 
-    /// <summary>Its length.</summary>
-    public long Bytes => _file.Position;
+    /// <summary>Brings it to the disk.</summary>
+    /// <returns>Its length.</returns>
+    public long Flush()
+    {
+        _file.Flush(flushToDisk: true);
+        return _file.Position;
+    }
 
     public void Add(TrainingProgress progress)
     {

@@ -164,7 +164,7 @@ internal sealed class RunCheckpoints : IResumable, IDisposable
             return;
         }
         _isWriting = true;
-        _historyBytes = _history!.Bytes;
+        _historyBytes = _history!.Flush();
         using (no_grad())
             RunCheckpoint.Write(_folder[_step], _step, _manifest, Visit);
         _isWriting = false;

@@ -32,7 +32,7 @@ internal sealed record RunManifest(
     public static RunManifest Of(RunStart start, TrainingRun run)
     {
         var settings = OptionValues.Of(start.Options).ToDictionary(option => option.Name, option => option.Value);
-        settings["Seed"] = $"{run.Seed}";
+        settings["Seed"] = $"{unchecked((long)run.Seed)}";
         settings["Model"] = Fingerprint.Of(start.Models);
         foreach (var (name, content) in start.Data)
             settings[name] = content is null ? "null" : Fingerprint.Of(content);
