@@ -1,5 +1,6 @@
 using System.Globalization;
 using System.Text.RegularExpressions;
+using ML.Rlhf.TestSupport;
 
 namespace ML.Rlhf.Tests.Catalog;
 
@@ -52,7 +53,7 @@ public sealed class KillAndResumeTests(ITestOutputHelper output) : IDisposable
         string line = $"kill-resume {stage} {equal}/{s_experiments}";
         output.WriteLine($"{line}; {experiments.Sum(e => e.Kills)} kills, {experiments.Sum(e => e.KillsWhileWriting)} of them while a " +
             $"checkpoint was written; {experiments.Sum(e => e.LateKills)} came too late and were drawn again");
-        Console.WriteLine(line);
+        ResultLine.Print(line);
         Assert.True(equal == s_experiments, $"{line}. Without a break: {whole.Weights}\n{whole.Output}\n" +
             string.Join('\n', experiments.Where(e => !IsEqual(e)).Select(e => e.Story)));
     }

@@ -1,5 +1,6 @@
 using System.Globalization;
 using ML.Rlhf.Tests.Bridge;
+using ML.Rlhf.TestSupport;
 
 namespace ML.Rlhf.Tests.Data;
 
@@ -30,7 +31,7 @@ public sealed class ManyRowsTests : IDisposable
         Assert.Equal(2, lines.Length);
         foreach (string line in lines)
         {
-            Console.WriteLine(line);
+            ResultLine.Print(line);
             var match = System.Text.RegularExpressions.Regex.Match(
                 line, @"^rows (\d+) rows/s=(\d+) peak=(\d+)MB tokens=(\d+) \((documents in windows|demonstrations, packed)\)$");
             Assert.True(match.Success, line);

@@ -42,7 +42,7 @@ public sealed class FuzzTests
 
         Assert.True(File.Exists(report), $"The process crashed with exit code {result.ExitCode}.\n{result.Everything}");
         string[] lines = File.ReadAllLines(report);
-        Console.WriteLine(lines[0]);
+        ResultLine.Print(lines[0]);
         TestContext.Current.TestOutputHelper!.WriteLine(lines[0]);
         Assert.True(lines.Length == 1, $"{string.Join('\n', lines)}\nThe files are kept in {folder}.");
         Assert.InRange(int.Parse(lines[0].Split("peak=")[1].Split("MB")[0]), 0, MaximumMegabytes);

@@ -78,7 +78,7 @@ public sealed class FlatMemoryTests
         string output = await s_output.Value[s_trainers.Contains(name) ? 0 : 1];
         string line = output.Split('\n').FirstOrDefault(l => l.StartsWith($"flat-memory {name.ToLowerInvariant()} ", StringComparison.Ordinal))
             ?? throw new InvalidOperationException($"{name} was not measured:\n{output}");
-        Console.WriteLine(line);
+        ResultLine.Print(line);
         return MemoryGrowth.Parse(line);
     }
 

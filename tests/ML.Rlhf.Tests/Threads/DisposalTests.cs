@@ -100,7 +100,7 @@ public sealed class DisposalTests : IDisposable
 
         Assert.True(process.ExitCode == 0, $"The process ended with {process.ExitCode}:\n{output}");
         Assert.Contains("succeeded: 7", output, StringComparison.Ordinal);
-        Console.WriteLine("dispose-while-scoring 8 threads, 7 kinds x 20 rounds: no crash, answers or ObjectDisposedException");
+        ResultLine.Print("dispose-while-scoring 8 threads, 7 kinds x 20 rounds: no crash, answers or ObjectDisposedException");
     }
 
     [Fact(Explicit = true)]

@@ -83,7 +83,7 @@ public sealed class ParallelScoringTests
         RequireEqual(kind, predictions: 2000);
 
         long growth = (Resident() - before) >> 20;
-        Console.WriteLine($"threads 8x2000 {kind} equal=true live-tensors=0 growth={growth} MB {time.Elapsed.TotalSeconds:F1} s");
+        ResultLine.Print($"threads 8x2000 {kind} equal=true live-tensors=0 growth={growth} MB {time.Elapsed.TotalSeconds:F1} s");
         Assert.InRange(growth, long.MinValue, 48);
     }
 
