@@ -90,7 +90,7 @@ internal sealed class CheckpointFolder : IDisposable
             foreach (int step in Steps().SkipLast(keep).Where(step => step != best))
                 RunCheckpoint.Delete(this[step]);
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        catch (Exception e) when (DiskErrors.Is(e))
         {
             _run.Warn($"An old checkpoint could not be deleted: {e.Message} The run goes on.");
         }

@@ -141,10 +141,10 @@ internal sealed class RunCheckpoint
         {
             throw new FormatException($"The checkpoint '{folder}' is damaged, in {reading}: {e.Message.TrimEnd('.')}.", e);
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        catch (Exception e) when (DiskErrors.Is(e))
         {
             throw new IOException(
-                $"The checkpoint '{folder}' cannot be read, in {reading}: {e.Message.TrimEnd('.')}. Let this process read it, or move it " +
+                $"The checkpoint '{folder}' cannot be read, in {reading}: {e.Reason()}. Let this process read it, or move it " +
                 "away to go on after the one before it.", e);
         }
     }
@@ -188,7 +188,7 @@ internal sealed class RunCheckpoint
         {
             Delete(folder);
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        catch (Exception e) when (DiskErrors.Is(e))
         {
             // The error that brought us here says more, and the next run deletes it.
         }
