@@ -21,7 +21,7 @@ internal sealed record RunStart(
 
 /// <summary>What a run was: what must be the same to resume it, and what was around it. It is <c>run.json</c>.</summary>
 /// <param name="Stage">The trainer.</param>
-/// <param name="Started">When the run began, or was last resumed.</param>
+/// <param name="Started">When the run began, or was last resumed, to the second: equal runs have files of one length.</param>
 /// <param name="Settings">Options, seed, and fingerprints of data and starting model. A run is resumed with the same ones.</param>
 /// <param name="Surroundings">Versions, machine, device and threads. With others a run goes on, but its bits may differ.</param>
 internal sealed record RunManifest(
@@ -38,8 +38,9 @@ internal sealed record RunManifest(
             settings[name] = content is null ? "null" : Fingerprint.Of(content);
         foreach (var (name, identity) in run.Dependencies)
             settings[name] = identity;
+        var started = DateTimeOffset.FromUnixTimeSeconds(DateTimeOffset.UtcNow.ToUnixTimeSeconds());
         return new RunManifest(
-            run.Stage, DateTimeOffset.UtcNow, new(settings, StringComparer.Ordinal), new(StringComparer.Ordinal)
+            run.Stage, started, new(settings, StringComparer.Ordinal), new(StringComparer.Ordinal)
             {
                 ["ML.Rlhf"] = Version(typeof(RunManifest)),
                 ["TorchSharp"] = Version(typeof(torch)),
