@@ -42,6 +42,9 @@ public abstract partial class CausalLanguageModel : Module
     /// <value>In [0, 1). 0 by default: small models on one pass of data underfit. Ignored in evaluation mode.</value>
     public double Dropout { get; set; }
 
+    /// <summary>What products are computed in.</summary>
+    internal Precision Precision { get; set; } = Precision.Float32;
+
     /// <summary>Where the weights are.</summary>
     public abstract Device Device { get; }
 
@@ -73,14 +76,26 @@ public abstract partial class CausalLanguageModel : Module
                 $"{t} tokens follow {start} in the cache without a mask, and the kernel's causal flag counts from the first key. " +
                 "Pass a mask, or one token at a time.", nameof(mask));
 
+        double dropout = training ? Dropout : 0;
+        if (Precision == Precision.BFloat16 && positions is null && mask is null && cache is null && trace is null && dropout == 0
+            && HasKernels)
+            return RunKernels(ids).MoveToOuterDisposeScope();
+
         positions ??= arange(start, start + t, device: ids.device).unsqueeze(0);              // (1, T)
-        var hidden = Run(ids, positions, mask, cache, training ? Dropout : 0, trace);
+        var hidden = Run(ids, positions, mask, cache, dropout, trace);
         cache?.Advance((int)t);
         return hidden.MoveToOuterDisposeScope();
     }
 
     private protected abstract Tensor Run(
         Tensor ids, Tensor positions, Tensor? mask, DecodingCache? cache, double dropout, ForwardTrace? trace);
+
+    /// <summary>Whether <see cref="RunKernels"/> can run this model as it is.</summary>
+    private protected virtual bool HasKernels => false;
+
+    /// <summary>Hidden states (B, T, C) of whole rows, by the pack's own kernels in bfloat16.</summary>
+    /// <param name="ids">Token ids, int64 (B, T).</param>
+    private protected virtual Tensor RunKernels(Tensor ids) => throw new NotSupportedException();
 
     /// <summary>Scores every token of the vocabulary as the next one.</summary>
     /// <param name="hidden">Hidden states (…, C).</param>

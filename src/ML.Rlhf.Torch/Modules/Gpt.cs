@@ -1,3 +1,4 @@
+using ML.Rlhf.Torch.Kernels;
 using TorchSharp;
 using TorchSharp.Modules;
 using static TorchSharp.torch;
@@ -21,6 +22,11 @@ internal sealed class CausalSelfAttention : Module
         c_proj = new Projection(a.Width, a.Width);
         RegisterComponents();
     }
+
+    public bool HasAdapters => c_attn.Adapter is not null || c_proj.Adapter is not null;
+
+    public (ParameterPointer, ParameterPointer, ParameterPointer, ParameterPointer) Pointers(bool gradients) => (
+        new(c_attn.weight, gradients), new(c_attn.bias!, gradients), new(c_proj.weight, gradients), new(c_proj.bias!, gradients));
 
     public Tensor forward(Tensor x, in AttentionContext context, int layer)
     {
@@ -47,6 +53,11 @@ internal sealed class FeedForward : Module
         c_proj = new Projection(a.HiddenWidth, a.Width);
         RegisterComponents();
     }
+
+    public bool HasAdapters => c_fc.Adapter is not null || c_proj.Adapter is not null;
+
+    public (ParameterPointer, ParameterPointer, ParameterPointer, ParameterPointer) Pointers(bool gradients) => (
+        new(c_fc.weight, gradients), new(c_fc.bias!, gradients), new(c_proj.weight, gradients), new(c_proj.bias!, gradients));
 
     public Tensor forward(Tensor x, double dropout)
     {
@@ -78,6 +89,20 @@ internal sealed class Block : Module
         ln_2 = LayerNorm(a.Width, a.NormEpsilon);
         mlp = new FeedForward(a);
         RegisterComponents();
+    }
+
+    public bool HasAdapters => attn.HasAdapters || mlp.HasAdapters;
+
+    public BlockPointers Pointers(bool gradients)
+    {
+        ParameterPointer At(Tensor? parameter) => new(parameter!, gradients);
+        var block = new BlockPointers
+        {
+            Norm1Gain = At(ln_1.weight), Norm1Bias = At(ln_1.bias), Norm2Gain = At(ln_2.weight), Norm2Bias = At(ln_2.bias),
+        };
+        (block.QkvWeight, block.QkvBias, block.ProjectWeight, block.ProjectBias) = attn.Pointers(gradients);
+        (block.UpWeight, block.UpBias, block.DownWeight, block.DownBias) = mlp.Pointers(gradients);
+        return block;
     }
 
     public Tensor forward(Tensor x, in AttentionContext context)                              // (B, T, C)
@@ -153,6 +178,25 @@ public sealed class Gpt : CausalLanguageModel
         trace?.ReplaceLast(x);
         return x;
     }
+
+    private protected override bool HasKernels =>
+        GptTrunk.Supports(Architecture) && Device.type == DeviceType.CPU && !h.Any(block => block.HasAdapters);
+
+    private protected override Tensor RunKernels(Tensor ids)
+    {
+        var a = Architecture;
+        var shape = new GptShape((int)ids.size(0), (int)ids.size(1), a.Width, a.Heads, a.HiddenWidth, a.Layers, (float)a.NormEpsilon);
+        return GptTrunkFunction.Run(shape, Pointers, ids, wte.weight!);
+    }
+
+    private GptPointers Pointers(bool gradients) => new()
+    {
+        TokenEmbedding = new(wte.weight!, gradients),
+        PositionEmbedding = new(wpe.weight!, gradients),
+        Blocks = [.. h.Select(block => block.Pointers(gradients))],
+        LastNormGain = new(ln_f!.weight!, gradients),
+        LastNormBias = new(ln_f.bias!, gradients),
+    };
 
     /// <inheritdoc/>
     public override Tensor Logits(Tensor hidden)
