@@ -28,16 +28,11 @@ internal static unsafe class AttentionKernel
     /// <summary>Memory that is taken from the front.</summary>
     private ref struct Scratch(byte* memory)
     {
-        public ushort* Halves(long count) => (ushort*)Take(count * sizeof(ushort));
+        private byte* _memory = memory;
 
-        public float* Floats(long count) => (float*)Take(count * sizeof(float));
+        public ushort* Halves(long count) => (ushort*)NativeBuffer.Take(ref _memory, count * sizeof(ushort));
 
-        private byte* Take(long bytes)
-        {
-            byte* taken = memory;
-            memory += (bytes + 63) & ~63;
-            return taken;
-        }
+        public float* Floats(long count) => (float*)NativeBuffer.Take(ref _memory, count * sizeof(float));
     }
 
     /// <summary>Attends.</summary>
@@ -101,7 +96,7 @@ internal static unsafe class AttentionKernel
             for (int i = 0; i < Block; i += 16)
                 most = Vector512.Max(most, Vector512.Load(s + i));
         }
-        float maximum = MaximumOf(most) * scale;
+        float maximum = RowKernels.Max(most) * scale;
         var (factor, shift, sum) = (Vector512.Create(scale), Vector512.Create(-maximum), Vector512<float>.Zero);
         for (float* s = scores; s <= last; s += Next)
         {
@@ -121,14 +116,6 @@ internal static unsafe class AttentionKernel
         }
         if (logSum != null)
             *logSum = maximum + MathF.Log(total);
-    }
-
-    private static float MaximumOf(Vector512<float> v)
-    {
-        float most = v[0];
-        for (int i = 1; i < 16; i++)
-            most = MathF.Max(most, v[i]);
-        return most;
     }
 
     /// <summary>

@@ -99,7 +99,7 @@ internal sealed unsafe class GptTrunk : IDisposable
     private static void NormAndProject(void* state, int piece, int thread)
     {
         var s = (GptTrunkState*)state;
-        int c = s->C, rows = s->RowsOf(piece), depth = GptTrunkState.Padded(rows);
+        int c = s->C, rows = s->RowsOf(piece), depth = Products.Padded(rows);
         long first = (long)piece * Rows;
         ushort* normed = (ushort*)s->Scratch(thread);
         float* tile = s->Tile(thread);
@@ -136,7 +136,7 @@ internal sealed unsafe class GptTrunk : IDisposable
     private static void ProjectAndFeedForward(void* state, int piece, int thread)
     {
         var s = (GptTrunkState*)state;
-        int c = s->C, f = s->F, rows = s->RowsOf(piece), depth = GptTrunkState.Padded(rows);
+        int c = s->C, f = s->F, rows = s->RowsOf(piece), depth = Products.Padded(rows);
         long first = (long)piece * Rows;
         float* tile = s->Tile(thread);
         ushort* normed = (ushort*)s->Scratch(thread), hidden = normed + (Rows * c);
@@ -240,7 +240,7 @@ internal sealed unsafe class GptTrunk : IDisposable
     private static void FeedForwardBackward(void* state, int piece, int thread)
     {
         var s = (GptTrunkState*)state;
-        int c = s->C, f = s->F, rows = s->RowsOf(piece), depth = GptTrunkState.Padded(rows);
+        int c = s->C, f = s->F, rows = s->RowsOf(piece), depth = Products.Padded(rows);
         long first = (long)piece * Rows, place = (long)piece * Rows;
         float* tile = s->Tile(thread), dNormed = (float*)s->Scratch(thread);
         ushort* normed = (ushort*)(dNormed + (Rows * c)), hidden = normed + (Rows * c);
@@ -262,7 +262,7 @@ internal sealed unsafe class GptTrunk : IDisposable
                 }
             }
         }
-        Product(dHidden, f, s->PackedUp, dNormed, c, rows, tile);
+        Products.Multiply(dHidden, f, s->PackedUp, dNormed, c, rows, tile);
         NormBackward(s, dNormed, s->XMid, s->Block.Norm2Gain, s->Moments2, s->Partials2, piece);
 
         // The right sides of the weights' gradients, while their rows are near.
@@ -270,9 +270,9 @@ internal sealed unsafe class GptTrunk : IDisposable
             RowKernels.Norm(
                 s->XMid + ((first + row) * c), s->Block.Norm2Gain.Value, s->Block.Norm2Bias.Value, c,
                 s->Moments2[2 * (first + row)], s->Moments2[(2 * (first + row)) + 1], normed + (row * c));
-        WeavePanels(hidden, f, rows, s->WovenHidden, place, s->PaddedM);
-        WeavePanels(normed, c, rows, s->WovenNormed2, place, s->PaddedM);
-        WeavePanels(s->Attended + (first * c), c, rows, s->WovenAttended, place, s->PaddedM);
+        Products.WeavePanels(hidden, f, rows, s->WovenHidden, place, s->PaddedM);
+        Products.WeavePanels(normed, c, rows, s->WovenNormed2, place, s->PaddedM);
+        Products.WeavePanels(s->Attended + (first * c), c, rows, s->WovenAttended, place, s->PaddedM);
 
         ushort* dMid = s->DMid + (first * c);
         Bf16.Convert(s->DX + (first * c), dMid, (long)rows * c);
@@ -307,87 +307,21 @@ internal sealed unsafe class GptTrunk : IDisposable
         long first = (long)piece * Rows;
         float* dNormed = (float*)s->Scratch(thread);
         ushort* normed = (ushort*)(dNormed + (Rows * c));
-        Product(s->DQkv + (first * 3 * c), 3 * c, s->PackedQkv, dNormed, c, rows, s->Tile(thread));
+        Products.Multiply(s->DQkv + (first * 3 * c), 3 * c, s->PackedQkv, dNormed, c, rows, s->Tile(thread));
         NormBackward(s, dNormed, s->X, s->Block.Norm1Gain, s->Moments1, s->Partials, piece);
         for (int row = 0; row < rows; row++)
             RowKernels.Norm(
                 s->X + ((first + row) * c), s->Block.Norm1Gain.Value, s->Block.Norm1Bias.Value, c,
                 s->Moments1[2 * (first + row)], s->Moments1[(2 * (first + row)) + 1], normed + (row * c));
-        WeavePanels(normed, c, rows, s->WovenNormed1, first, s->PaddedM);
+        Products.WeavePanels(normed, c, rows, s->WovenNormed1, first, s->PaddedM);
     }
 
-    /// <summary>Rows (64, depth) times a packed matrix, by rows (64, columns).</summary>
-    private static void Product(ushort* a, int depth, ushort* packed, float* to, int columns, int rows, float* tile)
-    {
-        for (int column = 0; column < columns; column += Rows)
-        {
-            MicroKernel.Multiply(GptTrunkState.Padded(rows), Rows, depth, a, depth, packed + ((long)column * depth), Rows, tile, Rows);
-            int width = Math.Min(Rows, columns - column);
-            for (int row = 0; row < rows; row++)
-                new Span<float>(tile + (row * Rows), width).CopyTo(new Span<float>(to + ((long)row * columns) + column, width));
-        }
-    }
-
-    /// <summary>64 rows into panels of 64 columns, (columns/64, tokens/2, 64, 2); rows that are missing are zeros.</summary>
-    private static void WeavePanels(ushort* rows, int columns, int count, ushort* panels, long place, int tokens)
-    {
-        for (int column = 0; column < columns; column += Rows)
-        {
-            int width = Math.Min(Rows, columns - column);
-            ushort* to = panels + ((long)column * tokens) + (place * Rows);
-            for (int row = 0; row < Rows; row += 2, to += 2 * Rows)
-                Bf16.WeaveRows(rows + ((long)row * columns) + column, columns, Math.Clamp(count - row, 0, 2), 2, width, to);
-        }
-    }
-
-    /// <summary>
-    /// dW += dyᵀ·x and db += Σ dy, for 64 outputs of one of the block's four matrices. All tokens are one sum, in a fixed order.
-    /// </summary>
+    /// <summary>dW and db of 64 outputs of one of the block's four matrices.</summary>
     private static void WeightGradients(void* state, int piece, int thread)
     {
-        const int Chunk = 4 * Rows;
         var s = (GptTrunkState*)state;
         var (job, block) = s->Weight(piece);
-        int first = block * Rows, width = Math.Min(Rows, job.Outputs - first);
-        float* tile = s->Tile(thread);
-        ushort* transposed = (ushort*)s->Scratch(thread);
-        uint* woven = (uint*)(transposed + ((s->PaddedM + Chunk - 1) / Chunk * (long)Chunk * Rows));
-        float* bias = stackalloc float[Rows];
-        new Span<float>(bias, Rows).Clear();
-
-        // dyᵀ in chunks of 256 tokens, (tokens/256, 64, 256).
-        for (int token = 0; token < s->PaddedM; token += Rows)
-        {
-            ushort* dy = job.Gradient + ((long)token * job.Outputs) + first;
-            int rows = Math.Clamp(s->M - token, 0, Rows);
-            if (width < Rows)
-                new Span<uint>(woven, Rows / 2 * Rows).Clear();
-            for (int row = 0; row < Rows; row += 2)
-                Bf16.WeaveRows(dy + ((long)row * job.Outputs), job.Outputs, Math.Clamp(rows - row, 0, 2), 2, width, (ushort*)(woven + (row / 2 * Rows)));
-            for (int row = 0; row < rows; row++)
-            {
-                for (int i = 0; i < width; i += 16)
-                    (Vector512.Load(bias + i) + Bf16.Load(dy + ((long)row * job.Outputs) + i)).Store(bias + i);
-            }
-            Bf16.TransposeWoven(woven, Rows, Rows / 2, Rows, transposed + ((long)(token / Chunk) * Rows * Chunk) + (token % Chunk), Chunk);
-        }
-        for (int i = 0; i < width; i++)
-            job.BiasGradient[first + i] += bias[i];
-
-        for (int column = 0; column < job.Inputs; column += Rows)
-        {
-            for (int token = 0; token < s->PaddedM; token += Chunk)
-                MicroKernel.Multiply(
-                    Rows, Rows, Math.Min(Chunk, s->PaddedM - token), transposed + ((long)token * Rows), Chunk,
-                    job.Woven + ((long)column * s->PaddedM) + ((long)token * Rows), Rows, tile, Rows, add: token > 0);
-            int columns = Math.Min(Rows, job.Inputs - column);
-            for (int row = 0; row < width; row++)
-            {
-                float* to = job.WeightGradient + ((long)(first + row) * job.Inputs) + column;
-                for (int i = 0; i < columns; i += 16)
-                    (Vector512.Load(to + i) + Vector512.Load(tile + (row * Rows) + i)).Store(to + i);
-            }
-        }
+        Products.AddWeightGradient(job, block, s->M, s->Tile(thread), s->Scratch(thread));
     }
 
     /// <summary>Adds the gradient of each token's embedding, 16 columns at a time, token by token.</summary>
@@ -418,7 +352,7 @@ internal sealed unsafe class GptTrunk : IDisposable
 
         bool Try(float* weight, int outputs, int inputs, ushort* to)
         {
-            int blocks = GptTrunkState.Blocks(forward ? outputs : inputs);
+            int blocks = Products.Blocks(forward ? outputs : inputs);
             if (piece >= blocks)
             {
                 piece -= blocks;

@@ -16,7 +16,7 @@ internal unsafe struct GptTrunkState(GptShape shape)
 
     public readonly int M = shape.Tokens, T = shape.T, C = shape.Width, F = shape.HiddenWidth, Heads = shape.Heads;
     public readonly float Epsilon = shape.Epsilon;
-    public readonly int RowBlocks = Blocks(shape.Tokens);
+    public readonly int RowBlocks = Products.Blocks(shape.Tokens);
 
     public float* TokenEmbedding, PositionEmbedding;
     public BlockPointers Block;
@@ -37,12 +37,6 @@ internal unsafe struct GptTrunkState(GptShape shape)
     private byte* _threads;
     private long _threadBytes;
 
-    /// <summary>How many blocks of 64 it takes.</summary>
-    public static int Blocks(int count) => (count + Rows - 1) / Rows;
-
-    /// <summary>Rows of a product: few numbers, for each of which a kernel is compiled.</summary>
-    public static int Padded(int rows) => (rows + 15) / 16 * 16;
-
     public readonly int PaddedM => RowBlocks * Rows;
 
     public readonly int RowsOf(int piece) => Math.Min(Rows, M - (piece * Rows));
@@ -53,38 +47,27 @@ internal unsafe struct GptTrunkState(GptShape shape)
 
     /// <summary>The most pieces that packing a block's four matrices takes, in either direction.</summary>
     public readonly int PackPieces => Math.Max(
-        Blocks(3 * C) + Blocks(C) + Blocks(F) + Blocks(C), Blocks(C) + Blocks(C) + Blocks(C) + Blocks(F));
+        Products.Blocks(3 * C) + Products.Blocks(C) + Products.Blocks(F) + Products.Blocks(C), Products.Blocks(C) + Products.Blocks(C) + Products.Blocks(C) + Products.Blocks(F));
 
-    public readonly int WeightPieces => Blocks(C) + Blocks(F) + Blocks(C) + Blocks(3 * C);
-
-    /// <summary>The gradient of one matrix: Gradientᵀ (tokens × outputs)·x (tokens × inputs, in woven panels).</summary>
-    public readonly record struct WeightJob(
-        nint GradientAddress, int Outputs, nint WovenAddress, int Inputs, nint WeightAddress, nint BiasAddress)
-    {
-        public ushort* Gradient => (ushort*)GradientAddress;
-
-        public ushort* Woven => (ushort*)WovenAddress;
-
-        public float* WeightGradient => (float*)WeightAddress;
-
-        public float* BiasGradient => (float*)BiasAddress;
-    }
+    public readonly int WeightPieces => Products.Blocks(C) + Products.Blocks(F) + Products.Blocks(C) + Products.Blocks(3 * C);
 
     /// <summary>Which matrix a piece belongs to, and which 64 of its outputs it is.</summary>
     public readonly (WeightJob Job, int Block) Weight(int piece)
     {
-        if (piece < Blocks(F))
+        if (piece < Products.Blocks(F))
             return (Job(DHidden, F, WovenNormed2, C, Block.UpWeight, Block.UpBias), piece);
-        piece -= Blocks(F);
-        if (piece < Blocks(3 * C))
+        piece -= Products.Blocks(F);
+        if (piece < Products.Blocks(3 * C))
             return (Job(DQkv, 3 * C, WovenNormed1, C, Block.QkvWeight, Block.QkvBias), piece);
-        piece -= Blocks(3 * C);
-        if (piece < Blocks(C))
+        piece -= Products.Blocks(3 * C);
+        if (piece < Products.Blocks(C))
             return (Job(DOut, C, WovenHidden, F, Block.DownWeight, Block.DownBias), piece);
-        return (Job(DMid, C, WovenAttended, C, Block.ProjectWeight, Block.ProjectBias), piece - Blocks(C));
+        return (Job(DMid, C, WovenAttended, C, Block.ProjectWeight, Block.ProjectBias), piece - Products.Blocks(C));
 
-        static WeightJob Job(ushort* dy, int outputs, ushort* woven, int inputs, ParameterPointer weight, ParameterPointer bias) =>
-            new((nint)dy, outputs, (nint)woven, inputs, (nint)weight.Gradient, (nint)bias.Gradient);
+        static WeightJob Job(ushort* dy, int outputs, ushort* woven, int inputs, ParameterPointer weight, ParameterPointer bias) => new()
+        {
+            Gradient = dy, Outputs = outputs, Woven = woven, Inputs = inputs, WeightGradient = weight.Gradient, BiasGradient = bias.Gradient,
+        };
     }
 
     /// <summary>Points to what is kept of a block.</summary>
@@ -118,17 +101,17 @@ internal unsafe struct GptTrunkState(GptShape shape)
     public long LayKept(byte* memory, long layers, long m)
     {
         byte* start = memory;
-        Ids = (long*)Take(ref memory, m * sizeof(long));
-        XFirst = (float*)Take(ref memory, (layers + 1) * m * C * sizeof(float));
+        Ids = (long*)NativeBuffer.Take(ref memory, m * sizeof(long));
+        XFirst = (float*)NativeBuffer.Take(ref memory, (layers + 1) * m * C * sizeof(float));
         XSecond = XFirst + (m * C);
-        _xMid = (float*)Take(ref memory, layers * m * C * sizeof(float));
-        _moments1 = (float*)Take(ref memory, layers * m * 2 * sizeof(float));
-        _moments2 = (float*)Take(ref memory, layers * m * 2 * sizeof(float));
-        LastMoments = (float*)Take(ref memory, m * 2 * sizeof(float));
-        _logSums = (float*)Take(ref memory, layers * m * Heads * sizeof(float));
-        _qkv = (ushort*)Take(ref memory, layers * (m + Rows) * 3 * C * sizeof(ushort));
-        _attended = (ushort*)Take(ref memory, layers * (m + Rows) * C * sizeof(ushort));
-        _hidden = (ushort*)Take(ref memory, layers * m * F * sizeof(ushort));
+        _xMid = (float*)NativeBuffer.Take(ref memory, layers * m * C * sizeof(float));
+        _moments1 = (float*)NativeBuffer.Take(ref memory, layers * m * 2 * sizeof(float));
+        _moments2 = (float*)NativeBuffer.Take(ref memory, layers * m * 2 * sizeof(float));
+        LastMoments = (float*)NativeBuffer.Take(ref memory, m * 2 * sizeof(float));
+        _logSums = (float*)NativeBuffer.Take(ref memory, layers * m * Heads * sizeof(float));
+        _qkv = (ushort*)NativeBuffer.Take(ref memory, layers * (m + Rows) * 3 * C * sizeof(ushort));
+        _attended = (ushort*)NativeBuffer.Take(ref memory, layers * (m + Rows) * C * sizeof(ushort));
+        _hidden = (ushort*)NativeBuffer.Take(ref memory, layers * m * F * sizeof(ushort));
         return memory - start;
     }
 
@@ -136,44 +119,36 @@ internal unsafe struct GptTrunkState(GptShape shape)
     public long LayScratch(byte* memory, bool keep)
     {
         byte* start = memory;
-        long c = C, f = F, m = M, wide = Blocks(C) * Rows, wideHidden = Blocks(F) * Rows;
-        PackedQkv = (ushort*)Take(ref memory, Blocks(3 * C) * Rows * wide * sizeof(ushort));
-        PackedProject = (ushort*)Take(ref memory, wide * wide * sizeof(ushort));
-        PackedUp = (ushort*)Take(ref memory, wideHidden * wide * sizeof(ushort));
-        PackedDown = (ushort*)Take(ref memory, wideHidden * wide * sizeof(ushort));
+        long c = C, f = F, m = M, wide = Products.Blocks(C) * Rows, wideHidden = Products.Blocks(F) * Rows;
+        PackedQkv = (ushort*)NativeBuffer.Take(ref memory, Products.Blocks(3 * C) * Rows * wide * sizeof(ushort));
+        PackedProject = (ushort*)NativeBuffer.Take(ref memory, wide * wide * sizeof(ushort));
+        PackedUp = (ushort*)NativeBuffer.Take(ref memory, wideHidden * wide * sizeof(ushort));
+        PackedDown = (ushort*)NativeBuffer.Take(ref memory, wideHidden * wide * sizeof(ushort));
         _threadBytes = ThreadBytes(keep);
-        _threads = Take(ref memory, Team.Threads * _threadBytes);
+        _threads = NativeBuffer.Take(ref memory, Team.Threads * _threadBytes);
         if (keep)
         {
-            DX = (float*)Take(ref memory, m * c * sizeof(float));
-            Partials = (float*)Take(ref memory, RowBlocks * 2 * c * sizeof(float));
-            Partials2 = (float*)Take(ref memory, RowBlocks * 2 * c * sizeof(float));
-            DOut = (ushort*)Take(ref memory, (m + Rows) * c * sizeof(ushort));
-            DMid = (ushort*)Take(ref memory, (m + Rows) * c * sizeof(ushort));
-            DAttended = (ushort*)Take(ref memory, (m + Rows) * c * sizeof(ushort));
-            DHidden = (ushort*)Take(ref memory, (m + Rows) * f * sizeof(ushort));
-            DQkv = (ushort*)Take(ref memory, (m + Rows) * 3 * c * sizeof(ushort));
-            WovenHidden = (ushort*)Take(ref memory, PaddedM * wideHidden * sizeof(ushort));
-            WovenNormed1 = (ushort*)Take(ref memory, PaddedM * wide * sizeof(ushort));
-            WovenNormed2 = (ushort*)Take(ref memory, PaddedM * wide * sizeof(ushort));
-            WovenAttended = (ushort*)Take(ref memory, PaddedM * wide * sizeof(ushort));
+            DX = (float*)NativeBuffer.Take(ref memory, m * c * sizeof(float));
+            Partials = (float*)NativeBuffer.Take(ref memory, RowBlocks * 2 * c * sizeof(float));
+            Partials2 = (float*)NativeBuffer.Take(ref memory, RowBlocks * 2 * c * sizeof(float));
+            DOut = (ushort*)NativeBuffer.Take(ref memory, (m + Rows) * c * sizeof(ushort));
+            DMid = (ushort*)NativeBuffer.Take(ref memory, (m + Rows) * c * sizeof(ushort));
+            DAttended = (ushort*)NativeBuffer.Take(ref memory, (m + Rows) * c * sizeof(ushort));
+            DHidden = (ushort*)NativeBuffer.Take(ref memory, (m + Rows) * f * sizeof(ushort));
+            DQkv = (ushort*)NativeBuffer.Take(ref memory, (m + Rows) * 3 * c * sizeof(ushort));
+            WovenHidden = (ushort*)NativeBuffer.Take(ref memory, PaddedM * wideHidden * sizeof(ushort));
+            WovenNormed1 = (ushort*)NativeBuffer.Take(ref memory, PaddedM * wide * sizeof(ushort));
+            WovenNormed2 = (ushort*)NativeBuffer.Take(ref memory, PaddedM * wide * sizeof(ushort));
+            WovenAttended = (ushort*)NativeBuffer.Take(ref memory, PaddedM * wide * sizeof(ushort));
         }
         return memory - start;
     }
 
     private readonly long ThreadBytes(bool keep)
     {
-        const int Chunk = 4 * Rows;
         long tile = sizeof(float) * Rows * Rows;
         long rows = Rows * ((sizeof(float) * (long)C) + (sizeof(ushort) * (C + F)));
-        long transposed = keep ? (sizeof(ushort) * (PaddedM + Chunk) * (long)Rows) + (sizeof(uint) * Rows * Rows) : 0;
+        long transposed = keep ? Products.WeightGradientBytes(M) : 0;
         return (tile + Math.Max(AttentionKernel.ScratchBytes(T, C / Heads), Math.Max(rows, transposed)) + Slack) & ~63;
-    }
-
-    private static byte* Take(ref byte* memory, long bytes)
-    {
-        byte* taken = memory;
-        memory += (bytes + 63) & ~63;
-        return taken;
     }
 }

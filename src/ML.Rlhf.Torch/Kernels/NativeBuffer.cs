@@ -33,6 +33,14 @@ internal sealed unsafe class NativeBuffer : IDisposable
         return _memory;
     }
 
+    /// <summary>Takes some from the front of memory, aligned; from null it only counts.</summary>
+    public static byte* Take(ref byte* memory, long bytes)
+    {
+        byte* taken = memory;
+        memory += (bytes + (long)Alignment - 1) & -(long)Alignment;
+        return taken;
+    }
+
     public void Dispose()
     {
         Free();

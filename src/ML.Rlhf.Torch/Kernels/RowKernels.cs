@@ -137,4 +137,12 @@ internal static unsafe class RowKernels
         var power = Vector512.ShiftLeft(Vector512.ConvertToInt32(n) + Vector512.Create(127), 23);
         return p * power.AsSingle();
     }
+
+    /// <summary>The largest of 16 numbers.</summary>
+    public static float Max(Vector512<float> numbers)
+    {
+        var eight = Vector256.Max(numbers.GetLower(), numbers.GetUpper());
+        var four = Vector128.Max(eight.GetLower(), eight.GetUpper());
+        return MathF.Max(MathF.Max(four[0], four[1]), MathF.Max(four[2], four[3]));
+    }
 }

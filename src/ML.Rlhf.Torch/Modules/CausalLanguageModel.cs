@@ -1,3 +1,4 @@
+using ML.Rlhf.Torch.Functional;
 using TorchSharp;
 using static TorchSharp.torch;
 using static TorchSharp.torch.nn;
@@ -91,7 +92,7 @@ public abstract partial class CausalLanguageModel : Module
         Tensor ids, Tensor positions, Tensor? mask, DecodingCache? cache, double dropout, ForwardTrace? trace);
 
     /// <summary>Whether <see cref="RunKernels"/> can run this model as it is.</summary>
-    private protected virtual bool HasKernels => false;
+    internal virtual bool HasKernels => false;
 
     /// <summary>Hidden states (B, T, C) of whole rows, by the pack's own kernels in bfloat16.</summary>
     /// <param name="ids">Token ids, int64 (B, T).</param>
@@ -101,6 +102,15 @@ public abstract partial class CausalLanguageModel : Module
     /// <param name="hidden">Hidden states (…, C).</param>
     /// <returns>Logits (…, V).</returns>
     public abstract Tensor Logits(Tensor hidden);
+
+    /// <summary>Σ −log p[label] of the next tokens after some states, a scalar in nats.</summary>
+    /// <param name="hidden">Hidden states (N, C).</param>
+    /// <param name="labels">int64 (N).</param>
+    internal virtual Tensor CrossEntropySum(Tensor hidden, Tensor labels)
+    {
+        using var scope = NewDisposeScope();
+        return LanguageModelLoss.CrossEntropySum(Logits(hidden), labels).MoveToOuterDisposeScope();
+    }
 
     /// <summary>Makes room for what the model has to remember while it generates.</summary>
     /// <param name="rows">Rows in the batch.</param>

@@ -179,8 +179,8 @@ public sealed class Gpt : CausalLanguageModel
         return x;
     }
 
-    private protected override bool HasKernels =>
-        GptTrunk.Supports(Architecture) && Device.type == DeviceType.CPU && !h.Any(block => block.HasAdapters);
+    internal override bool HasKernels =>
+        GptTrunk.Supports(Architecture) && Device.type == DeviceType.CPU && lm_head?.Adapter is null && !h.Any(block => block.HasAdapters);
 
     private protected override Tensor RunKernels(Tensor ids)
     {
@@ -203,6 +203,14 @@ public sealed class Gpt : CausalLanguageModel
     {
         using var scope = NewDisposeScope();
         return (lm_head is null ? functional.linear(hidden, wte.weight!) : lm_head.forward(hidden)).MoveToOuterDisposeScope();
+    }
+
+    internal override Tensor CrossEntropySum(Tensor hidden, Tensor labels)
+    {
+        if (Precision != Precision.BFloat16 || !HasKernels)
+            return base.CrossEntropySum(hidden, labels);
+        using var scope = NewDisposeScope();
+        return HeadLossFunction.Run(hidden, lm_head?.weight ?? wte.weight!, labels).MoveToOuterDisposeScope();
     }
 
     /// <inheritdoc/>

@@ -1,4 +1,3 @@
-using ML.Rlhf.Torch.Functional;
 using ML.Rlhf.Torch.Modules;
 using TorchSharp;
 using static TorchSharp.torch;
@@ -34,7 +33,7 @@ internal static class NextTokenLoss
         var hidden = model.Hidden(ids, layout?.Positions, layout?.Mask).flatten(0, 1);        // (B·T, C)
         if (positions is not null)
             hidden = hidden.index_select(0, positions);                                       // (N, C)
-        return LanguageModelLoss.CrossEntropySum(model.Logits(hidden), labels).MoveToOuterDisposeScope();
+        return model.CrossEntropySum(hidden, labels).MoveToOuterDisposeScope();
     }
 
     /// <summary>The loss of whole documents, cut into windows that do not overlap. Every token but the first has a label once.</summary>
