@@ -27,6 +27,7 @@ internal sealed class PpoTraining(
         policy.eval(); // no dropout anywhere, while gradients still flow
         value.eval();
         reference.Freeze();
+        using var precision = PrecisionScope.Begin(options, policy, value, reference);
         // Two optimisers, so that a large value loss cannot clip the policy's gradient away. On one trunk the two losses are one.
         using var policyOptimizer = _sharedTrunk ? new AdamW(options, value) : new AdamW(options, policy);
         using var valueOptimizer = _sharedTrunk ? null : new AdamW(options, value);

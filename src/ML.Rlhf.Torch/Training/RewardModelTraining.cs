@@ -87,6 +87,7 @@ namespace ML.Rlhf.Torch.Training
         public static void Run(ScalarGpt model, RankingData rankings, RankingData? validation, TokenSequences? normalizationTexts,
             RewardModelHyperparameters options, TrainingRun run)
         {
+            using var precision = PrecisionScope.Begin(options, model);
             using var optimizer = new AdamW(options, model);
             int stepsPerEpoch = Batches.Count(rankings.Count, options.BatchSize), totalSteps = stepsPerEpoch * options.Epochs;
             LearningRateSchedule.WarnOfLongWarmup(options, totalSteps, run);

@@ -88,6 +88,15 @@ public abstract record OptimizationOptions
     public int? MicroBatchSize { get; init; }
 
     /// <summary>
+    /// What the model's products are computed in. Dropout, packed rows and adapters have no bfloat16 kernels and are computed in float32.
+    /// </summary>
+    /// <value>
+    /// <see cref="Precision.Float32"/> by default. <see cref="Precision.Auto"/> trains a GPT three times as fast on a processor that
+    /// multiplies bfloat16 numbers.
+    /// </value>
+    public Precision Precision { get; init; } = Precision.Float32;
+
+    /// <summary>
     /// Seed of everything random in the run. The same seed gives the same weights, bit for bit, on a CPU with the same number of threads.
     /// Runs with dropout share libtorch's one generator: two of them at the same time in one process do not repeat.
     /// </summary>
@@ -136,6 +145,7 @@ public abstract record OptimizationOptions
             "a finite number of at least 0");
         problems.Require(GradientClipping > 0, nameof(GradientClipping), GradientClipping, "above 0 (infinity turns clipping off)");
         problems.Require(MicroBatchSize is null or >= 1, nameof(MicroBatchSize), MicroBatchSize, "at least 1, or null for the whole batch");
+        problems.Require(Enum.IsDefined(Precision), nameof(Precision), Precision, "Auto, Float32 or BFloat16");
         problems.Require(Enum.IsDefined(WhenCanceled), nameof(WhenCanceled), WhenCanceled, "Throw or ReturnModel");
         problems.Require(MaxSkippedSteps >= 0, nameof(MaxSkippedSteps), MaxSkippedSteps, "at least 0");
         Checkpoints?.Check(problems);

@@ -1,0 +1,38 @@
+using ML.Rlhf.Torch.Modules;
+using static TorchSharp.torch.nn;
+
+namespace ML.Rlhf.Torch.Training;
+
+/// <summary>
+/// Lets models compute in the precision that a run asks for, until it is disposed. All models of a run use the same one: policy and
+/// reference are compared with each other.
+/// </summary>
+internal sealed class PrecisionScope : IDisposable
+{
+    private readonly CausalLanguageModel[] _models;
+
+    /// <exception cref="ArgumentException">bfloat16 was asked for, and there are no kernels for it here.</exception>
+    private PrecisionScope(Precision precision, CausalLanguageModel[] models)
+    {
+        _models = models;
+        bool haveKernels = models.Length > 0 && models.All(model => model.HasKernels);
+        if (precision == Precision.BFloat16 && !haveKernels)
+            throw new ArgumentException(
+                $"{nameof(OptimizationOptions.Precision)} is {nameof(Precision.BFloat16)}, and there are kernels for it only on a Linux x64 " +
+                "processor with AVX512-BF16, and for a GPT of GPT-2's form (norms before, tanh GELU, widths in multiples of 16) on the CPU and " +
+                $"without adapters. Choose {nameof(Precision.Float32)}, or {nameof(Precision.Auto)}, which takes it where it can.");
+        foreach (var model in models)
+            model.Precision = haveKernels && precision != Precision.Float32 ? Precision.BFloat16 : Precision.Float32;
+    }
+
+    /// <param name="options">Their precision.</param>
+    /// <param name="modules">All that compute in the run, frozen ones too.</param>
+    public static PrecisionScope Begin(OptimizationOptions options, params Module[] modules) => new(
+        options.Precision, [.. modules.Select(module => (module as ScalarGpt)?.Trunk ?? module as CausalLanguageModel).OfType<CausalLanguageModel>()]);
+
+    public void Dispose()
+    {
+        foreach (var model in _models)
+            model.Precision = Precision.Float32;
+    }
+}
