@@ -36,6 +36,13 @@ internal sealed unsafe class GptTrunkFunction : autograd.SingleTensorFunction<Gp
         return keep ? apply(anchor, pass) : Hidden(pass);
     }
 
+    /// <summary>Gives back the memory that is kept for the next pass.</summary>
+    public static void Free()
+    {
+        while (s_trunks.TryTake(out var trunk))
+            trunk.Dispose();
+    }
+
     /// <inheritdoc/>
     public override Tensor forward(autograd.AutogradContext ctx, params object[] vars)
     {

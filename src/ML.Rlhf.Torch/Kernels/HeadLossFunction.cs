@@ -35,6 +35,13 @@ internal sealed unsafe class HeadLossFunction : autograd.SingleTensorFunction<He
     public static Tensor Run(Tensor hidden, Tensor weight, Tensor labels) =>
         is_grad_enabled() && hidden.requires_grad ? apply(hidden, new Pass(weight, labels)) : Forward(hidden, new Pass(weight, labels), keep: false);
 
+    /// <summary>Gives back the memory that is kept for the next pass.</summary>
+    public static void Free()
+    {
+        while (s_losses.TryTake(out var loss))
+            loss.Dispose();
+    }
+
     /// <inheritdoc/>
     public override Tensor forward(autograd.AutogradContext ctx, params object[] vars)
     {

@@ -6,6 +6,13 @@ internal static unsafe class KernelMemory
     [ThreadStatic]
     private static NativeBuffer? s_buffer;
 
+    /// <summary>Gives the calling thread's memory back.</summary>
+    public static void Free()
+    {
+        s_buffer?.Dispose();
+        s_buffer = null;
+    }
+
     /// <summary>Memory that the calling thread has until its next call.</summary>
     public static void* Reserve(long bytes) => (s_buffer ??= new NativeBuffer()).Reserve(bytes);
 }

@@ -1,10 +1,11 @@
+using ML.Rlhf.Torch.Kernels;
 using ML.Rlhf.Torch.Modules;
 using static TorchSharp.torch.nn;
 
 namespace ML.Rlhf.Torch.Training;
 
 /// <summary>
-/// Lets models compute in the precision that a run asks for, until it is disposed. All models of a run use the same one: policy and
+/// Lets models compute in the precision that a run asks for, until it is disposed; the kernels' memory is given back then. All models of a run use the same one: policy and
 /// reference are compared with each other.
 /// </summary>
 internal sealed class PrecisionScope : IDisposable
@@ -34,5 +35,8 @@ internal sealed class PrecisionScope : IDisposable
     {
         foreach (var model in _models)
             model.Precision = Precision.Float32;
+        GptTrunkFunction.Free();
+        HeadLossFunction.Free();
+        KernelMemory.Free();
     }
 }
