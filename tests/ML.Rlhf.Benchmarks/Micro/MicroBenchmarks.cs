@@ -45,7 +45,8 @@ public class TrainingParts
         _model = RandomData.Model(_architecture);
         _block = RandomData.Model(_architecture with { Layers = 1 });
         _optimizer = new AdamW(new Options { LearningRate = 1e-4, WeightDecay = 0.1 }, _model);
-        _optimizer.Gradients.normal_(0, 1e-3).Dispose();
+        using (NewDisposeScope())
+            _optimizer.Gradients.fill_(1e-4);
         _ids = randint(Vocabulary, [Rows, Tokens], dtype: int64);
         _logits = randn([Rows * Tokens, Vocabulary], requires_grad: true);
         _labels = randint(Vocabulary, [Rows * Tokens], dtype: int64);
