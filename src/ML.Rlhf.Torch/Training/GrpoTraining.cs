@@ -35,7 +35,7 @@ internal sealed class GrpoTraining(
         var lossMask = batch.Mask;
         if (options.MaskUnfinished)
             lossMask = lossMask * tensor(episodes.Select(e => e.Ended ? 1f : 0f).ToArray(), device: run.Device).unsqueeze(-1);
-        return new GroupRollout(batch, logProbs.Policy, logProbs.Reference, advantages, lossMask);
+        return new GroupRollout(batch, logProbs.Policy, logProbs.Reference, advantages, lossMask) { Pass = logProbs.Pass };
     }
 
     /// <summary>
@@ -44,16 +44,20 @@ internal sealed class GrpoTraining(
     internal void AccumulateGradients(GroupRollout rollout, int[] rows, UpdateStatistics statistics)
     {
         using var scope = NewDisposeScope();
-        var minibatch = rollout.Select(rows);
         double tokensPerStep = rollout.LossMask.sum().ToDouble() / options.MinibatchesPerEpoch;
+        double tokens = rollout.Episodes.Mask.index_select(0, Rows(rows)).sum().ToDouble();
+        var kept = rollout.Pass is { IsSpent: false } ? rollout.Pass : null;
+        int[] order = kept is null ? rows : [.. rows.Order()];
+        var minibatch = rollout.Select(Rows(order));
         var weights = GrpoLoss.TokenWeights(minibatch.LossMask, options.LossType, options.MaxResponseTokens, tokensPerStep); // (n, R)
-        double tokens = minibatch.Episodes.Mask.sum().ToDouble();
-        foreach (int[] part in Enumerable.Range(0, rows.Length).Chunk(options.MicroBatchSize ?? rows.Length))
+        foreach (int[] part in minibatch.Episodes.Parts([.. Enumerable.Range(0, rows.Length)], options.MicroBatchSize))
         {
             using var partScope = NewDisposeScope();
-            var (episodes, oldLogProbs, referenceLogProbs, advantages, _) = minibatch.Select(part);
-            var partWeights = weights.narrow(0, part[0], part.Length);
-            var logProbs = LogProbabilities.OfTokens(episodes.ResponseLogits(policy, options.Temperature), episodes.Responses); // (b, R)
+            var index = Rows(part);
+            var (episodes, oldLogProbs, referenceLogProbs, advantages, _) = minibatch.Select(index);
+            var partWeights = episodes.Select(weights, index);
+            using var pass = kept ?? PolicyPass.Of(episodes, policy, options.Temperature);
+            var logProbs = pass.LogProbs;                                                     // (b, R)
 
             // Raise the probability of responses that did better than the others of their group; stay near the reference.
             var ratio = PpoLoss.Ratio(logProbs, oldLogProbs);
@@ -70,4 +74,6 @@ internal sealed class GrpoTraining(
         }
         statistics.EndStep();
     }
+
+    private Tensor Rows(int[] rows) => tensor(Array.ConvertAll(rows, row => (long)row), device: run.Device);
 }

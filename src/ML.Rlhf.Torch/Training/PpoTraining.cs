@@ -15,7 +15,6 @@ internal sealed class PpoTraining(
     PpoHyperparameters options, TrainingRun run,
     EpisodeScorer? goldScorer = null)
 {
-    private readonly bool _sharedTrunk = ReferenceEquals(value.Trunk, policy);
     private readonly KlController _kl = new(
         options.KlCoefficient, options.TargetKl, options.KlHorizon ?? Math.Max(options.Episodes / 100.0, options.EpisodesPerUpdate));
 
@@ -29,8 +28,9 @@ internal sealed class PpoTraining(
         reference.Freeze();
         using var precision = PrecisionScope.Begin(options, policy, value, reference);
         // Two optimisers, so that a large value loss cannot clip the policy's gradient away. On one trunk the two losses are one.
-        using var policyOptimizer = _sharedTrunk ? new AdamW(options, value) : new AdamW(options, policy);
-        using var valueOptimizer = _sharedTrunk ? null : new AdamW(options, value);
+        bool sharedTrunk = ReferenceEquals(value.Trunk, policy);
+        using var policyOptimizer = sharedTrunk ? new AdamW(options, value) : new AdamW(options, policy);
+        using var valueOptimizer = sharedTrunk ? null : new AdamW(options, value);
         using var average = options.EmaDecay is { } decay ? new WeightAverage(policyOptimizer.Parameters, decay) : null;
         using var guard = new PolicyGuard(options, run, average, _kl, policyOptimizer, valueOptimizer);
         int updates = Batches.Count(options.Episodes, options.EpisodesPerUpdate);
@@ -56,8 +56,10 @@ internal sealed class PpoTraining(
 
             // 1. Sample a response to each prompt, and score it. No dispose scope is open here: the scorer may be a user's code.
             var episodes = source.Sample(update);
+            statistics.SamplingTime = statistics.SinceLast();
             double[] scores = source.Score(episodes);
             double[]? goldScores = source.GoldScore(episodes);
+            statistics.ScoringTime = statistics.SinceLast();
 
             double learningRate = LearningRateSchedule.At(options, update, updates) * guard.LearningRateFactor, norm = 0;
             double klCoefficient = _kl.Coefficient;
@@ -66,6 +68,7 @@ internal sealed class PpoTraining(
             {
                 // 2. What the models say of the episodes; rewards and advantages.
                 var rollout = Evaluate(episodes, scores, statistics);
+                statistics.EvaluationTime = statistics.SinceLast();
 
                 run.ThrowIfCanceled(); // the last time: an update that began to learn is finished, and can be resumed after
 
@@ -88,6 +91,7 @@ internal sealed class PpoTraining(
                         statistics.OptimizerSteps++;
                     }
                 });
+                statistics.LearningTime = statistics.SinceLast();
             }
 
             // 4. Report; then, where something was learned, steer β and take the new weights into the average.
@@ -112,29 +116,36 @@ internal sealed class PpoTraining(
         }
     }
 
-    /// <summary>Log-probabilities, values, rewards and advantages of the episodes under the weights that sampled them.</summary>
+    /// <summary>
+    /// Log-probabilities, values, rewards and advantages of the episodes under the weights that sampled them. They live in the caller's
+    /// dispose scope.
+    /// </summary>
     internal Rollout Evaluate(Episode[] episodes, double[] scores, Statistics statistics)
     {
-        using var noGrad = no_grad();
-        using var scope = NewDisposeScope();
         var batch = EpisodeBatch.Create(episodes, run.Device);
         var mask = batch.Mask;
-
-        List<Tensor> logProbs = [], referenceLogProbs = [], values = [], entropies = [];
-        foreach (int[] rows in MicroBatches([.. Enumerable.Range(0, episodes.Length)]))
+        Tensor lp = zeros_like(mask), refLp = zeros_like(mask), v = zeros_like(mask), entropies = zeros_like(mask); // (B, R)
+        PolicyPass? kept = null;
+        foreach (int[] rows in batch.Parts([.. Enumerable.Range(0, episodes.Length)], options.MicroBatchSize))
         {
             run.ThrowIfCanceled();
-            using var part = NewDisposeScope();
-            var episodePart = batch.Select(Rows(rows));
-            var (logits, partValues) = Forward(episodePart);                                  // (b, R, V), (b, R)
-            logProbs.Add(LogProbabilities.OfTokens(logits, episodePart.Responses).MoveToOuterDisposeScope());
-            entropies.Add(LogProbabilities.Entropy(logits).MoveToOuterDisposeScope());
-            var referenceLogits = episodePart.ResponseLogits(reference, options.Temperature);
-            referenceLogProbs.Add(LogProbabilities.OfTokens(referenceLogits, episodePart.Responses).MoveToOuterDisposeScope());
-            values.Add(partValues.MoveToOuterDisposeScope());
+            using var partScope = NewDisposeScope();
+            var index = Rows(rows);
+            var part = batch.Select(index);
+            PolicyPass pass;
+            using (set_grad_enabled(options.LearnsInOnePass))
+                pass = PolicyPass.Of(part, policy, options.Temperature, value);
+            using var noGradients = no_grad();
+            EpisodeBatch.Put(lp, index, pass.LogProbs);
+            EpisodeBatch.Put(v, index, pass.Values!);
+            EpisodeBatch.Put(entropies, index, part.Padded(LogProbabilities.Entropy(pass.Logits)));
+            EpisodeBatch.Put(refLp, index, part.LogProbs(reference, options.Temperature));
+            if (options.LearnsInOnePass)
+                kept = pass.MoveToOuterDisposeScope();
         }
-        Tensor lp = cat(logProbs) * mask, refLp = cat(referenceLogProbs) * mask, v = cat(values); // (B, R)
 
+        using var noGrad = no_grad();
+        using var scope = NewDisposeScope();
         var score = tensor(scores, dtype: ScalarType.Float32, device: run.Device);            // (B)
         var rewards = PolicyRewards.WithKlPenalty(lp, refLp, mask, score, _kl.Coefficient);
         if (options.WhitenRewards)
@@ -142,14 +153,10 @@ internal sealed class PpoTraining(
         var (advantages, returns) = PolicyRewards.GeneralizedAdvantages(rewards, v, options.Gamma, options.Lambda);
         var whitened = MaskedStatistics.Whiten(advantages, mask) * mask;
 
-        statistics.MeasureRollout(episodes, lp, refLp, cat(entropies), mask);
+        statistics.MeasureRollout(episodes, lp, refLp, entropies, mask);
         var spread = MaskedStatistics.Variance(returns, mask);
         statistics.ExplainedVariance = (1 - MaskedStatistics.Variance(returns - v, mask) / (spread + 1e-8)).ToDouble();
-        return new Rollout(
-            new EpisodeBatch(batch.Ids.MoveToOuterDisposeScope(), batch.StatePositions.MoveToOuterDisposeScope(),
-                batch.Responses.MoveToOuterDisposeScope(), mask.MoveToOuterDisposeScope()),
-            lp.MoveToOuterDisposeScope(), v.MoveToOuterDisposeScope(), whitened.MoveToOuterDisposeScope(),
-            returns.MoveToOuterDisposeScope());
+        return new Rollout(batch, lp, v, whitened.MoveToOuterDisposeScope(), returns.MoveToOuterDisposeScope()) { Pass = kept };
     }
 
     /// <summary>
@@ -159,15 +166,16 @@ internal sealed class PpoTraining(
     {
         using var scope = NewDisposeScope();
         double tokens = rollout.Episodes.Mask.index_select(0, Rows(rows)).sum().ToDouble();
-        foreach (int[] part in MicroBatches(rows))
+        var kept = rollout.Pass is { IsSpent: false } ? rollout.Pass : null;
+        foreach (int[] part in kept is null ? rollout.Episodes.Parts(rows, options.MicroBatchSize) : [[.. rows.Order()]])
         {
             using var partScope = NewDisposeScope();
             var (episodes, oldLogProbs, oldValues, advantages, returns) = rollout.Select(Rows(part));
             Tensor Mean(Tensor perToken) => (perToken * episodes.Mask).sum() / tokens;
-            var (logits, values) = Forward(episodes);                                         // (b, R, V), (b, R)
+            using var pass = kept ?? PolicyPass.Of(episodes, policy, options.Temperature, value);
+            Tensor logProbs = pass.LogProbs, values = pass.Values!;                           // (b, R)
 
             // Policy: raise the probability of tokens that did better than the value function expected.
-            var logProbs = LogProbabilities.OfTokens(logits, episodes.Responses);             // (b, R)
             var ratio = PpoLoss.Ratio(logProbs, oldLogProbs);
             var policyLoss = Mean(PpoLoss.Policy(ratio, advantages, options.ClipRange));
 
@@ -176,7 +184,7 @@ internal sealed class PpoTraining(
 
             var loss = policyLoss + options.ValueCoefficient * valueLoss;
             if (options.EntropyCoefficient > 0)
-                loss = loss - options.EntropyCoefficient * Mean(LogProbabilities.Entropy(logits));
+                loss = loss - options.EntropyCoefficient * Mean(episodes.Padded(LogProbabilities.Entropy(pass.Logits)));
             loss.backward();
 
             using var noGrad = no_grad();
@@ -189,17 +197,6 @@ internal sealed class PpoTraining(
         }
         statistics.EndStep();
     }
-
-    /// <summary>Logits that predict the response tokens (b, R, V), and the value of each state that they were drawn in (b, R).</summary>
-    private (Tensor Logits, Tensor Values) Forward(EpisodeBatch episodes)
-    {
-        using var scope = NewDisposeScope();
-        var states = episodes.States(policy);                                                 // (b, R, C)
-        var values = _sharedTrunk ? value.Head(states) * episodes.Mask : episodes.Values(value);
-        return (EpisodeBatch.Logits(policy, states, options.Temperature).MoveToOuterDisposeScope(), values.MoveToOuterDisposeScope());
-    }
-
-    private IEnumerable<int[]> MicroBatches(int[] rows) => rows.Chunk(options.MicroBatchSize ?? rows.Length);
 
     private Tensor Rows(int[] rows) => tensor(Array.ConvertAll(rows, r => (long)r), device: run.Device);
 

@@ -33,7 +33,7 @@ internal sealed class RlooTraining(
         var rewards = PolicyRewards.WithKlPenalty(
             logProbs.Policy, logProbs.Reference, batch.Mask, score, options.KlCoefficient).sum(-1); // (B)
         var advantages = GroupAdvantages.LeaveOneOut(rewards, options.GroupSize, options.NormalizeAdvantages).unsqueeze(-1); // (B, 1)
-        return new GroupRollout(batch, logProbs.Policy, logProbs.Reference, advantages, batch.Mask);
+        return new GroupRollout(batch, logProbs.Policy, logProbs.Reference, advantages, batch.Mask) { Pass = logProbs.Pass };
     }
 
     /// <summary>
@@ -42,12 +42,14 @@ internal sealed class RlooTraining(
     internal void AccumulateGradients(GroupRollout rollout, int[] rows, UpdateStatistics statistics)
     {
         using var scope = NewDisposeScope();
-        double tokens = rollout.Select(rows).Episodes.Mask.sum().ToDouble();
-        foreach (int[] part in rows.Chunk(options.MicroBatchSize ?? rows.Length))
+        double tokens = rollout.Episodes.Mask.index_select(0, Rows(rows)).sum().ToDouble();
+        var kept = rollout.Pass is { IsSpent: false } ? rollout.Pass : null;
+        foreach (int[] part in kept is null ? rollout.Episodes.Parts(rows, options.MicroBatchSize) : [[.. rows.Order()]])
         {
             using var partScope = NewDisposeScope();
-            var (episodes, oldLogProbs, _, advantages, mask) = rollout.Select(part);
-            var logProbs = LogProbabilities.OfTokens(episodes.ResponseLogits(policy, options.Temperature), episodes.Responses); // (b, R)
+            var (episodes, oldLogProbs, _, advantages, mask) = rollout.Select(Rows(part));
+            using var pass = kept ?? PolicyPass.Of(episodes, policy, options.Temperature);
+            var logProbs = pass.LogProbs;                                                     // (b, R)
 
             // Raise the probability of responses that did better than the others of their group.
             var ratio = RlooLoss.Ratio(logProbs, oldLogProbs, mask).unsqueeze(-1);            // (b, 1)
@@ -62,4 +64,6 @@ internal sealed class RlooTraining(
         }
         statistics.EndStep();
     }
+
+    private Tensor Rows(int[] rows) => tensor(Array.ConvertAll(rows, row => (long)row), device: run.Device);
 }

@@ -248,6 +248,6 @@ internal static partial class CheckpointFolder
     [GeneratedRegex(@"^checkpoint-\d+$")]
     private static partial Regex FinishedName();
 
-    [GeneratedRegex("""\"(tokens_per_second|episodes_per_second|elapsed_seconds)\":[^,}]*""")]
+    [GeneratedRegex("""\"(tokens_per_second|episodes_per_second|elapsed_seconds|time/[a-z]+)\":[^,}]*""")]
     private static partial Regex TimeDependent();
 }

@@ -114,10 +114,31 @@ public class BatchesTests
     {
         var batch = EpisodeBatch.Create([new Episode([1, 2, 3], [4, 5], [0, 0], true), new Episode([6], [7, 8, 9], [0, 0, 0], false)], CPU);
 
-        Close.Assert(tensor(new long[,] { { 1, 2, 3, 4, 5 }, { 6, 7, 8, 9, 0 } }), batch.Ids);
+        Close.Assert(tensor(new long[,] { { 1, 2, 3, 4 }, { 6, 7, 8, 0 } }), batch.Ids); // the last token predicts nothing
         Close.Assert(tensor(new long[,] { { 4, 5, 0 }, { 7, 8, 9 } }), batch.Responses);
         Close.Assert(tensor(new long[,] { { 2, 3, 0 }, { 0, 1, 2 } }), batch.StatePositions);
         Close.Assert(tensor(new float[,] { { 1, 1, 0 }, { 1, 1, 1 } }), batch.Mask);
+    }
+
+    [Fact]
+    public void Parts_of_episodes_have_similar_lengths_and_are_only_as_wide_as_these()
+    {
+        var batch = EpisodeBatch.Create([.. new[] { (5, 3), (1, 1), (4, 4), (1, 2), (6, 6), (2, 1) }.Select(
+            e => new Episode(new int[e.Item1], [.. Enumerable.Range(1, e.Item2)], new float[e.Item2], Ended: true))], CPU);
+
+        int[][] parts = [.. batch.Parts([4, 5, 0, 1, 2, 3], size: 2)];
+        var part = batch.Select(tensor(new long[] { 3, 5 }));
+
+        Assert.Equal([[1, 5], [3, 0], [2, 4]], parts);
+        Assert.Equal([[4, 5, 0]], batch.Parts([4, 5, 0], size: 3)); // where nothing is split, nothing is sorted
+        Assert.Equal([2, 2], part.Ids.shape);
+        Close.Assert(tensor(new float[,] { { 1, 1 }, { 1, 0 } }), part.Mask);
+        Close.Assert(tensor(new long[,] { { 1, 2 }, { 1, 0 } }), part.Responses);
+        Close.Assert(tensor(new float[,] { { 7, 8 }, { 9, 0 } }), part.Padded(tensor([7f, 8f, 9f])));
+        var all = zeros(6, 6);
+        EpisodeBatch.Put(all, tensor(new long[] { 3, 5 }), tensor(new float[,] { { 7, 8 }, { 9, 0 } }));
+        Close.Assert(tensor(new float[,] { { 7, 8 }, { 9, 0 } }), part.Select(all, tensor(new long[] { 3, 5 })));
+        Close.Assert(24, all.sum().ToDouble(), relative: 1e-6);
     }
 
     [Fact]

@@ -226,7 +226,7 @@ public class PpoOptionsTests
             "loss", "lr", "objective/kl", "objective/kl_coef", "objective/entropy", "objective/scores", "objective/rlhf_reward",
             "policy/approxkl", "policy/clipfrac", "policy/ratio", "policy/ratio_var", "policy/ratio_min", "policy/ratio_max",
             "val/clipfrac", "val/var_explained", "loss/policy", "loss/value", "loss/ptx", "ptx/grad_norm_ratio", "response/length",
-            "response/stop_rate", "episodes_per_second",
+            "response/stop_rate", "episodes_per_second", "time/sampling", "time/scoring", "time/evaluation", "time/learning",
         })
             Assert.True(metrics.TryGetValue(name, out double value) && double.IsFinite(value), name);
     }

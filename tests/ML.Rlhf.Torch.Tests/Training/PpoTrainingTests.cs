@@ -70,6 +70,9 @@ public class PpoTrainingTests
         Assert.All(seen, e => Assert.Equal(e.Ended, e.Response[^1] == TinyPpo.EndToken));
         Assert.All(seen, e => Assert.Equal(e.Response.Length, e.SampledLogProbs.Length));
         Assert.Equal(("Test", 1, 1), (report.Stage, report.Step, report.TotalSteps));
+        TimeSpan[] phases = [report.SamplingTime, report.ScoringTime, report.EvaluationTime, report.LearningTime];
+        Assert.All(phases, phase => Assert.True(phase > TimeSpan.Zero));
+        Assert.InRange(phases.Sum(phase => phase.TotalSeconds), 0, report.Elapsed.TotalSeconds);
         Assert.Equal(TimeSpan.Zero, report.Remaining);
     }
 

@@ -249,19 +249,22 @@ public class TrajectoryTests
         return new Rollout(episodes, logProbs, values, whitened, returns);
     }
 
-    private static Tensor LogProbs(CausalLanguageModel model, EpisodeBatch episodes) =>
-        LogProbabilities.OfTokens(episodes.ResponseLogits(model, temperature: 1), episodes.Responses) * episodes.Mask;
+    private static Tensor LogProbs(CausalLanguageModel model, EpisodeBatch episodes) => episodes.LogProbs(model, temperature: 1);
 
-    /// <summary>As <see cref="EpisodeBatch.Create"/> makes it, but padding has states as well: TRL reads a value there.</summary>
+    /// <summary>
+    /// As <see cref="EpisodeBatch.Create"/> makes it, but the token behind the response has a state as well: TRL reads a value there.
+    /// </summary>
     private static EpisodeBatch Episodes(Golden data, Tensor mask)
     {
         int[][] prompts = [.. data["queries"].Items.Select(q => q.Integers.SkipWhile(token => token == 0).ToArray())];
         int[][] responses = [.. data["responses"].Items.Zip(data["mask"].Items, (r, m) => r.Integers[..m.Integers.Sum()])];
-        var batch = EpisodeBatch.Create([.. prompts.Select((p, i) => new Episode(p, responses[i], [], Ended: true))], CPU);
+        EpisodeBatch Create(params int[] more) =>
+            EpisodeBatch.Create([.. prompts.Select((p, i) => new Episode(p, [.. responses[i], .. more], [], Ended: true))], CPU);
+        var batch = Create();
         Assert.Equal(mask.shape, batch.Mask.shape);
         Close.Assert(mask, batch.Mask);
         var states = tensor(prompts.Select(p => p.Length - 1L).ToArray()).unsqueeze(-1) + arange(mask.shape[1]);
-        return batch with { StatePositions = states };
+        return batch with { Ids = Create(0).Ids, StatePositions = states };
     }
 
     private static (Tensor Ids, Tensor Positions, Tensor Labels) Batch(Golden batch)

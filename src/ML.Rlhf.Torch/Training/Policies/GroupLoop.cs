@@ -49,8 +49,10 @@ internal static class GroupLoop
             // 1. Sample a group of responses to each prompt, and score them. No dispose scope is open here: the scorer may be a user's
             //    code.
             var episodes = source.Sample(update, options.GroupSize);
+            statistics.SamplingTime = statistics.SinceLast();
             double[] scores = source.Score(episodes);
             double[]? goldScores = source.GoldScore(episodes);
+            statistics.ScoringTime = statistics.SinceLast();
 
             double learningRate = LearningRateSchedule.At(options, update, updates) * guard.LearningRateFactor, norm = 0;
             bool learned;
@@ -58,6 +60,7 @@ internal static class GroupLoop
             {
                 // 2. What the models say of the episodes; advantages within each group.
                 var rollout = evaluate(episodes, scores, statistics);
+                statistics.EvaluationTime = statistics.SinceLast();
 
                 run.ThrowIfCanceled(); // the last time: an update that began to learn is finished, and can be resumed after
 
@@ -77,6 +80,7 @@ internal static class GroupLoop
                         statistics.OptimizerSteps++;
                     }
                 });
+                statistics.LearningTime = statistics.SinceLast();
             }
 
             // 4. Report; then, where something was learned, take the new weights into the average.

@@ -8,10 +8,11 @@ namespace ML.Rlhf.Torch.Training;
 /// <summary>What policy and reference say of episodes before anything is learned from them. All (B, R).</summary>
 /// <param name="Policy">log π_old, 0 on padding.</param>
 /// <param name="Reference">log π_ref, 0 on padding.</param>
-/// <param name="Entropies">Entropy of the policy at each response token.</param>
-internal sealed record EpisodeLogProbs(Tensor Policy, Tensor Reference, Tensor Entropies)
+/// <param name="Entropies">Entropy of the policy at each response token, 0 on padding.</param>
+/// <param name="Pass">The policy's pass, to learn through; null where it was not kept.</param>
+internal sealed record EpisodeLogProbs(Tensor Policy, Tensor Reference, Tensor Entropies, PolicyPass? Pass)
 {
-    /// <summary>Runs both models over the episodes, some rows at a time.</summary>
+    /// <summary>Runs both models over the episodes, some rows at a time. The tensors live in the caller's dispose scope.</summary>
     /// <param name="episodes">The episodes.</param>
     /// <param name="policy">The model that sampled them.</param>
     /// <param name="reference">The model that the policy is held near.</param>
@@ -19,23 +20,25 @@ internal sealed record EpisodeLogProbs(Tensor Policy, Tensor Reference, Tensor E
     public static EpisodeLogProbs Of(
         EpisodeBatch episodes, CausalLanguageModel policy, CausalLanguageModel reference, PolicyHyperparameters options)
     {
-        using var noGrad = no_grad();
-        using var scope = NewDisposeScope();
-        List<Tensor> logProbs = [], referenceLogProbs = [], entropies = [];
-        int count = (int)episodes.Mask.shape[0];
-        foreach (int[] rows in Enumerable.Range(0, count).Chunk(options.MicroBatchSize ?? count))
+        var mask = episodes.Mask;
+        Tensor logProbs = zeros_like(mask), referenceLogProbs = zeros_like(mask), entropies = zeros_like(mask);
+        PolicyPass? kept = null;
+        foreach (int[] rows in episodes.Parts([.. Enumerable.Range(0, (int)mask.shape[0])], options.MicroBatchSize))
         {
             using var part = NewDisposeScope();
-            var some = episodes.Select(tensor(Array.ConvertAll(rows, row => (long)row), device: episodes.Mask.device));
-            var logits = some.ResponseLogits(policy, options.Temperature);                    // (b, R, V)
-            logProbs.Add(LogProbabilities.OfTokens(logits, some.Responses).MoveToOuterDisposeScope());
-            entropies.Add(LogProbabilities.Entropy(logits).MoveToOuterDisposeScope());
-            var referenceLogits = some.ResponseLogits(reference, options.Temperature);
-            referenceLogProbs.Add(LogProbabilities.OfTokens(referenceLogits, some.Responses).MoveToOuterDisposeScope());
+            var index = tensor(Array.ConvertAll(rows, row => (long)row), device: mask.device);
+            var some = episodes.Select(index);
+            PolicyPass pass;
+            using (set_grad_enabled(options.LearnsInOnePass))
+                pass = PolicyPass.Of(some, policy, options.Temperature);
+            using var noGrad = no_grad();
+            EpisodeBatch.Put(logProbs, index, pass.LogProbs);
+            EpisodeBatch.Put(entropies, index, some.Padded(LogProbabilities.Entropy(pass.Logits)));
+            EpisodeBatch.Put(referenceLogProbs, index, some.LogProbs(reference, options.Temperature));
+            if (options.LearnsInOnePass)
+                kept = pass.MoveToOuterDisposeScope();
         }
-        return new EpisodeLogProbs(
-            (cat(logProbs) * episodes.Mask).MoveToOuterDisposeScope(), (cat(referenceLogProbs) * episodes.Mask).MoveToOuterDisposeScope(),
-            cat(entropies).MoveToOuterDisposeScope());
+        return new EpisodeLogProbs(logProbs, referenceLogProbs, entropies, kept);
     }
 }
 
@@ -48,12 +51,15 @@ internal sealed record EpisodeLogProbs(Tensor Policy, Tensor Reference, Tensor E
 internal sealed record GroupRollout(
     EpisodeBatch Episodes, Tensor LogProbs, Tensor ReferenceLogProbs, Tensor Advantages, Tensor LossMask)
 {
-    /// <summary>Some of the episodes.</summary>
-    public GroupRollout Select(int[] rows)
+    /// <inheritdoc cref="Rollout.Pass"/>
+    public PolicyPass? Pass { get; init; }
+
+    /// <summary>Some of the episodes, only as wide as these are.</summary>
+    public GroupRollout Select(Tensor rows)
     {
-        var indices = tensor(Array.ConvertAll(rows, row => (long)row), device: LogProbs.device);
+        var episodes = Episodes.Select(rows);
         return new GroupRollout(
-            Episodes.Select(indices), LogProbs.index_select(0, indices), ReferenceLogProbs.index_select(0, indices),
-            Advantages.index_select(0, indices), LossMask.index_select(0, indices));
+            episodes, episodes.Select(LogProbs, rows), episodes.Select(ReferenceLogProbs, rows), Advantages.index_select(0, rows),
+            episodes.Select(LossMask, rows));
     }
 }

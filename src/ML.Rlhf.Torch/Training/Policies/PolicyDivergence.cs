@@ -24,7 +24,7 @@ internal static class PolicyDivergence
             var batch = EpisodeBatch.Create([.. rows.Select(i => episodes[i])], policy.Device);
             var perToken = LogProbabilities.Divergence(
                 batch.ResponseLogits(policy, temperature), batch.ResponseLogits(reference, temperature));
-            var perEpisode = (perToken * batch.Mask).sum(-1).cpu().data<float>().ToArray();
+            var perEpisode = batch.Padded(perToken).sum(-1).cpu().data<float>().ToArray();
             for (int i = 0; i < rows.Length; i++)
                 divergences[rows[i]] = Math.Max(0, perEpisode[i]); // but for rounding it is
         }

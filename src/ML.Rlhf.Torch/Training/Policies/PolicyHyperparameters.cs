@@ -81,6 +81,9 @@ public abstract record PolicyHyperparameters : FineTuningOptions
     /// <summary>What the run watches for, and what it does then.</summary>
     public AlarmOptions Alarms { get; init; } = new();
 
+    /// <summary>Whether each pass over the episodes of an update is one step with one forward pass.</summary>
+    internal bool LearnsInOnePass => MinibatchesPerEpoch == 1 && (MicroBatchSize is null || MicroBatchSize >= EpisodesPerUpdate);
+
     internal override void Check(OptionProblems problems)
     {
         base.Check(problems);

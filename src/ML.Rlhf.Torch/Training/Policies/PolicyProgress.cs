@@ -78,6 +78,21 @@ public record PolicyProgress : TrainingProgress
     /// <summary>Episodes per second since the run began.</summary>
     public required double EpisodesPerSecond { get; init; }
 
+    /// <summary>What sampling the responses of this update took (<c>time/sampling</c>, in seconds).</summary>
+    public TimeSpan SamplingTime { get; init; }
+
+    /// <summary>What the reward, and the gold reward if there is one, took to score them (<c>time/scoring</c>, in seconds).</summary>
+    public TimeSpan ScoringTime { get; init; }
+
+    /// <summary>
+    /// What policy, reference and value function took to evaluate them (<c>time/evaluation</c>, in seconds). Where the first step learns
+    /// from all episodes at once, it learns through this pass of the policy, and has none of its own.
+    /// </summary>
+    public TimeSpan EvaluationTime { get; init; }
+
+    /// <summary>What the optimiser steps of this update took (<c>time/learning</c>, in seconds).</summary>
+    public TimeSpan LearningTime { get; init; }
+
     private protected override void AddMetrics(Dictionary<string, double> metrics)
     {
         base.AddMetrics(metrics);
@@ -100,6 +115,10 @@ public record PolicyProgress : TrainingProgress
         metrics["policy/logprob_drift"] = LogProbDrift;
         metrics["loss/policy"] = PolicyLoss;
         metrics["episodes_per_second"] = EpisodesPerSecond;
+        metrics["time/sampling"] = SamplingTime.TotalSeconds;
+        metrics["time/scoring"] = ScoringTime.TotalSeconds;
+        metrics["time/evaluation"] = EvaluationTime.TotalSeconds;
+        metrics["time/learning"] = LearningTime.TotalSeconds;
     }
 
     internal override string Details => string.Create(CultureInfo.InvariantCulture,

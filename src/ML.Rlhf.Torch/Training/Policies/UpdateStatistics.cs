@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using ML.Rlhf.Torch.Functional;
 using TorchSharp;
 using static TorchSharp.torch;
@@ -10,6 +11,8 @@ namespace ML.Rlhf.Torch.Training;
 /// </summary>
 internal class UpdateStatistics
 {
+    private readonly Stopwatch _clock = Stopwatch.StartNew();
+    private TimeSpan _last;
     private double _loss, _policyLoss, _approximateKl, _clipFraction, _ratio, _ratioVariance;
     private double _partKl, _partRatio, _partRatioSquare;
 
@@ -47,6 +50,25 @@ internal class UpdateStatistics
 
     /// <summary>Approximate KL of the last step measured.</summary>
     public double StepKl { get; private set; }
+
+    /// <summary>What the phases of the update took.</summary>
+    public TimeSpan SamplingTime { get; set; }
+
+    public TimeSpan ScoringTime { get; set; }
+
+    public TimeSpan EvaluationTime { get; set; }
+
+    public TimeSpan LearningTime { get; set; }
+
+    /// <summary>Time since this was called last, or since the update began. Each phase ends with a number that the device has to
+    /// give, so that none is charged for another's work.</summary>
+    public TimeSpan SinceLast()
+    {
+        var now = _clock.Elapsed;
+        var time = now - _last;
+        _last = now;
+        return time;
+    }
 
     /// <summary>The mean over the steps of a sum over them.</summary>
     public double PerStep(double sum) => sum / Math.Max(1, Steps);
@@ -137,6 +159,10 @@ internal class UpdateStatistics
             PolicyLoss = PolicyLoss,
             LogProbDrift = LogProbDrift,
             OptimizerSteps = OptimizerSteps,
+            SamplingTime = SamplingTime,
+            ScoringTime = ScoringTime,
+            EvaluationTime = EvaluationTime,
+            LearningTime = LearningTime,
             EpisodesPerSecond = (update + 1) * (double)episodes.Length / run.Elapsed.TotalSeconds,
         };
     }
