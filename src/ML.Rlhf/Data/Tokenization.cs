@@ -9,9 +9,10 @@ namespace ML.Rlhf;
 internal static partial class Tokenization
 {
     /// <summary>Documents, each between the token that texts begin with, where the tokenizer has one, and the end token.</summary>
-    public static TokenSequences Documents(IDataView data, string textColumn, TextTokenizer tokenizer, Action checkCanceled)
+    public static TokenSequences Documents(
+        IDataView data, string textColumn, TextTokenizer tokenizer, Action checkCanceled, TokenFile? file = null)
     {
-        var documents = new TokenSequences();
+        var documents = new TokenSequences(file: file);
         int[] beginning = Beginning(tokenizer);
         foreach (string[] row in TextColumns.Read(data, [textColumn], checkCanceled))
             documents.Add([.. beginning, .. tokenizer.Encode(row[0]), tokenizer.EndOfText]);

@@ -34,7 +34,8 @@ internal static class Pretraining
             var tokenizer = options.Tokenizer ?? TokenizerCatalog.Train(
                 host.Host, input, options.Shape.VocabularySize, options.TextColumnName, run.ThrowIfCanceled);
             var architecture = options.Shape with { VocabularySize = tokenizer.VocabularySize };
-            var corpus = Tokenization.Documents(input, options.TextColumnName, tokenizer, run.ThrowIfCanceled);
+            using var file = options.TokenFile is { } path ? new TokenFile(path) : null;
+            var corpus = Tokenization.Documents(input, options.TextColumnName, tokenizer, run.ThrowIfCanceled, file);
             var validation = options.ValidationData is { } data
                 ? Tokenization.Documents(data, options.TextColumnName, tokenizer, run.ThrowIfCanceled)
                 : null;

@@ -25,6 +25,17 @@ public abstract record PretrainingOptions : GptHyperparameters
     /// <value>Null, the default, measures nothing.</value>
     public IDataView? ValidationData { get; init; }
 
+    /// <summary>
+    /// A file that the tokens of the corpus are kept in, in place of memory, and read from through a memory map: for a corpus that is larger
+    /// than memory. It changes nothing but that. The file is written by each <c>Fit</c>, a resumed one too, and deleted at its end; what a
+    /// killed run left behind is overwritten, and any other file is not.
+    /// </summary>
+    /// <value>
+    /// Null, the default, keeps tokens in memory, 2 bytes each, or 4 with more than 65,536 ids. A path on a fast disk with as much room, used
+    /// by one run at a time. Its folder is made where there is none.
+    /// </value>
+    public string? TokenFile { get; init; }
+
     /// <summary>How the trained model completes texts.</summary>
     public SamplingOptions Sampling { get; init; } = new();
 
@@ -36,6 +47,8 @@ public abstract record PretrainingOptions : GptHyperparameters
         base.Check(problems);
         problems.RequireName(nameof(TextColumnName), TextColumnName);
         problems.RequireName(nameof(CompletionColumnName), CompletionColumnName);
+        problems.Require(TokenFile is null || !string.IsNullOrWhiteSpace(TokenFile), nameof(TokenFile), "empty",
+            "the path of a file, or null to keep tokens in memory");
         ArgumentNullException.ThrowIfNull(Shape, "Architecture");
         problems.Include(Shape.Validate);
         problems.Include(Sampling.Validate);

@@ -13,7 +13,7 @@ namespace ML.Rlhf;
 /// | Task | language modelling: predict each next token |
 /// | Input | a text column, one document per row |
 /// | Output | <see cref="TextGenerationTransformer"/>: a text column with the completion |
-/// | Passes over the data | one, to tokenize it; tokens are kept in memory, 2 bytes each, or 4 with more than 65,536 ids |
+/// | Passes over the data | one, to tokenize it; tokens are kept in memory, 2 bytes each, or 4 with more than 65,536 ids, or in <see cref="PretrainingOptions.TokenFile"/> |
 /// | Needs a label | no |
 /// </remarks>
 public sealed class LstmTrainer : IEstimator<TextGenerationTransformer>
@@ -35,6 +35,7 @@ public sealed class LstmTrainer : IEstimator<TextGenerationTransformer>
     /// <summary>Trains the tokenizer, unless one was given, and the model.</summary>
     /// <exception cref="ArgumentOutOfRangeException">There is no such text column.</exception>
     /// <exception cref="InvalidOperationException">The corpus is empty.</exception>
+    /// <exception cref="IOException"><see cref="PretrainingOptions.TokenFile"/> cannot be written, or holds something else.</exception>
     /// <exception cref="OperationCanceledException">The run was stopped.</exception>
     public TextGenerationTransformer Fit(IDataView input) => Pretraining.Fit(_host, "LSTM", _options, input);
 }

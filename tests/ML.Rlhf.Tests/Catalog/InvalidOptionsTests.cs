@@ -50,13 +50,14 @@ public sealed class InvalidOptionsTests
         var options = new LstmOptions
         {
             Steps = 0,
-            TextColumnName = " ",
+            TextColumnName = " ", TokenFile = " ",
             Architecture = new LstmArchitecture { Layers = 0, Width = 0, ContextLength = 32, VocabularySize = 29 },
             Sampling = s_badSampling,
         };
 
         Assert.Equal(
             "LstmOptions: Steps is 0, but must be at least 1; TextColumnName is empty, but must be the name of a column; " +
+            "TokenFile is empty, but must be the path of a file, or null to keep tokens in memory; " +
             $"LstmArchitecture: Layers is 0, but must be from 1 to 10000; Width is 0, but must be from 1 to 1048576; {Sampling}.",
             Assert.Throws<ArgumentException>(() => _trainers.Lstm(options)).Message);
         Assert.Throws<ArgumentNullException>("Architecture", () => _trainers.Lstm(new LstmOptions { Architecture = null! }));

@@ -31,6 +31,44 @@ public sealed class GptTrainerTests
         Assert.InRange(progress[^1].Loss, 0, progress[0].Loss / 2);
     }
 
+    [Fact]
+    public void Tokens_in_a_file_train_the_same_weights_also_where_the_run_is_resumed()
+    {
+        var folder = Directory.CreateTempSubdirectory("ML.Rlhf.Tests-");
+        try
+        {
+            string file = Path.Combine(folder.FullName, "tokens");
+            var corpus = _ml.Data.LoadFromEnumerable(Enumerable.Range(0, 3).Select(i => new Document
+            {
+                Text = string.Concat(Enumerable.Range(0, 500_000).Select(c => (char)('a' + (c * 31 + c / 7 + i) % 26))),
+            }));
+            var resumed = Options with
+            {
+                TokenFile = file, Checkpoints = new CheckpointOptions { Folder = Path.Combine(folder.FullName, "run"), EverySteps = 2 },
+            };
+            long? length = null;
+            void Look(TrainingProgress p) => length ??= new FileInfo(file).Length;
+
+            using var inMemory = _ml.Rlhf().Trainers.Gpt(Options).Fit(corpus);
+            using var inFile = _ml.Rlhf().Trainers.Gpt(Options with { TokenFile = file, Progress = new ProgressRecords(Look) }).Fit(corpus);
+            using var stop = new CancellationTokenSource();
+            Assert.Throws<OperationCanceledException>(() => _ml.Rlhf().Trainers.Gpt(resumed with
+            {
+                CancellationToken = stop.Token, Progress = new ProgressRecords(p => { if (p.Step == 2) stop.Cancel(); }),
+            }).Fit(corpus));
+            using var again = _ml.Rlhf().Trainers.Gpt(resumed with { TokenFile = file + "-elsewhere" }).Fit(corpus);
+
+            Assert.Equal(16 + 2 * (1 << 20), length); // one page of the three halves of a million tokens is full
+            Assert.Equal(Tiny.Weights(inMemory), Tiny.Weights(inFile));
+            Assert.Equal(Tiny.Weights(inMemory), Tiny.Weights(again));
+            Assert.Empty(folder.GetFiles());
+        }
+        finally
+        {
+            folder.Delete(recursive: true);
+        }
+    }
+
     public static TheoryData<LanguageModelArchitecture> OtherShapes { get; } =
     [
         LlamaArchitecture.Micro with { Layers = 1, Width = 16, FeedForwardWidth = 40, ContextLength = 32, SlidingWindow = 8 },

@@ -2,9 +2,15 @@ using ML.Rlhf.Torch.Training;
 
 namespace ML.Rlhf.Torch.Tests.Training;
 
-public sealed class TokenSequencesTests
+public sealed class TokenSequencesTests : IDisposable
 {
     private const int Page = 1 << 20;
+
+    private readonly string _folder = Directory.CreateTempSubdirectory("ML.Rlhf.Tests-").FullName;
+
+    private string FileName => Path.Combine(_folder, "new", "tokens");
+
+    public void Dispose() => Directory.Delete(_folder, recursive: true);
 
     [Theory]
     [InlineData(new[] { 0, 65_535, 1 }, 2)]
@@ -22,11 +28,14 @@ public sealed class TokenSequencesTests
     }
 
     [Theory]
-    [InlineData(50_000)]
-    [InlineData(150_000)]
-    public void Sequences_and_windows_cross_pages(int vocabulary)
+    [InlineData(50_000, false)]
+    [InlineData(150_000, false)]
+    [InlineData(50_000, true)]
+    [InlineData(150_000, true)]
+    public void Sequences_and_windows_cross_pages(int vocabulary, bool inFile)
     {
-        var sequences = new TokenSequences();
+        using var file = inFile ? new TokenFile(FileName) : null;
+        var sequences = new TokenSequences(file: file);
         for (int row = 0; row < 3000; row++)
             sequences.Add([.. Enumerable.Range(0, 1000).Select(t => Token(row * 1000 + t))]);
 
@@ -44,6 +53,78 @@ public sealed class TokenSequencesTests
         Assert.Equal(Enumerable.Range(0, 3_000_000).Select(Token), all);
 
         int Token(int place) => (int)(place * 2654435761L % vocabulary);
+    }
+
+    [Fact]
+    public void A_larger_id_moves_what_a_file_holds_already_to_four_bytes_a_token()
+    {
+        using var file = new TokenFile(FileName);
+        var sequences = new TokenSequences(file: file);
+        int[] narrow = [.. Enumerable.Range(0, Page + 100).Select(i => i % 65_536)];
+        sequences.Add(narrow);
+        Assert.Equal(7, sequences[0][7 + 2 * 65_536]); // mapped, before more is written
+        sequences.Add(70_000, 1);
+
+        Assert.Equal(narrow, sequences[0].ToArray());
+        Assert.Equal([70_000, 1], sequences[1].ToArray());
+    }
+
+    [Fact]
+    public void Tokens_in_a_file_take_no_memory_but_a_page_and_the_file_goes_with_the_run()
+    {
+        const int Pages = 64; // 128 MB of tokens
+        int[] page = [.. Enumerable.Range(0, Page).Select(i => i % 65_536)];
+        long before = GC.GetAllocatedBytesForCurrentThread();
+        using (var file = new TokenFile(FileName))
+        {
+            var sequences = new TokenSequences(file: file);
+            for (int i = 0; i < Pages; i++)
+                sequences.Add(page);
+            var window = new long[64];
+            sequences.CopyTo((Pages - 1) * Page - 32, window.AsSpan());
+
+            Assert.Equal([.. Enumerable.Range(65_504, 32).Select(i => (long)i), .. Enumerable.Range(0, 32).Select(i => (long)i)], window);
+            Assert.InRange(GC.GetAllocatedBytesForCurrentThread() - before, 2 * Page, 5 * Page); // the first page doubles as it grows
+            Assert.InRange(new FileInfo(FileName).Length, 2L * (Pages - 1) * Page, 2L * Pages * Page);
+        }
+        Assert.False(File.Exists(FileName));
+    }
+
+    [Fact]
+    public void A_file_that_a_killed_run_left_is_overwritten_and_no_other()
+    {
+        string left = Path.Combine(_folder, "left"), other = Path.Combine(_folder, "novel.txt");
+        using (var file = new TokenFile(FileName))
+        {
+            new TokenSequences(file: file).Add(new int[2 * Page]);
+            var error = Assert.Throws<IOException>(() => new TokenFile(FileName));
+            Assert.StartsWith($"TokenFile '{FileName}' cannot be opened: ", error.Message);
+            Assert.EndsWith(". Name a file in a folder that can be written, and another one for each run at the same time.", error.Message);
+            File.WriteAllBytes(left, [.. "ML.Rlhf tokens 1"u8, 1, 2, 3]);
+        }
+        File.WriteAllText(other, "Call me Ishmael. Some years ago");
+
+        using (var file = new TokenFile(left))
+        {
+            var sequences = new TokenSequences(file: file);
+            sequences.Add([.. Enumerable.Repeat(3, 2 * Page)]);
+            Assert.Equal(3, sequences[0][0]);
+        }
+        Assert.Equal($"TokenFile '{other}' is no file of tokens, and is not overwritten. Name one that does not exist.",
+            Assert.Throws<IOException>(() => new TokenFile(other)).Message);
+        Assert.Equal("Call me Ishmael. Some years ago", File.ReadAllText(other));
+        Assert.StartsWith($"TokenFile '{_folder}' cannot be opened: ", Assert.Throws<IOException>(() => new TokenFile(_folder)).Message);
+    }
+
+    [Fact]
+    public void A_full_disk_is_an_error_that_says_what_to_do()
+    {
+        Assert.SkipUnless(File.Exists("/dev/full"), "There is no device that is always full.");
+
+        var error = Assert.Throws<IOException>(() => new TokenFile("/dev/full"));
+
+        Assert.StartsWith("The tokens of the corpus could not be written to TokenFile '/dev/full': ", error.Message);
+        Assert.True(File.Exists("/dev/full")); // what was there is not deleted
     }
 
     [Fact]

@@ -1,4 +1,5 @@
 using System.Numerics;
+using System.Runtime.CompilerServices;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -9,11 +10,12 @@ namespace ML.Rlhf.Torch.Training;
 /// larger one on, and four bytes a sequence.
 /// </summary>
 /// <param name="maximum">The most tokens; by default as many as an int can number.</param>
-internal sealed class TokenSequences(int maximum = int.MaxValue) : IFingerprinted
+/// <param name="file">Where all but the last of them are kept; null keeps them in memory.</param>
+internal sealed class TokenSequences(int maximum = int.MaxValue, TokenFile? file = null) : IFingerprinted
 {
-    private PagedList<ushort>? _narrow = new(); // the tokens, until one does not fit
-    private PagedList<int>? _wide;              // the tokens from then on
-    private readonly PagedList<int> _ends = new();
+    private PagedList<ushort>? _narrow = new(file); // the tokens, until one does not fit
+    private PagedList<int>? _wide;                  // the tokens from then on
+    private readonly PagedList<int> _ends = new(file);
 
     public int Count => _ends.Count;
 
@@ -62,16 +64,18 @@ internal sealed class TokenSequences(int maximum = int.MaxValue) : IFingerprinte
     }
 
     private static void Copy<TFrom, TTo>(PagedList<TFrom> from, int start, Span<TTo> to)
-        where TFrom : INumberBase<TFrom>
+        where TFrom : unmanaged, INumberBase<TFrom>
         where TTo : INumberBase<TTo>
     {
+        Span<TFrom> buffer = stackalloc TFrom[512];
         while (!to.IsEmpty)
         {
-            var run = from.Run(start, to.Length);
-            for (int i = 0; i < run.Length; i++)
-                to[i] = TTo.CreateTruncating(run[i]);
-            start += run.Length;
-            to = to[run.Length..];
+            var part = buffer[..Math.Min(to.Length, buffer.Length)];
+            from.Read(start, part);
+            for (int i = 0; i < part.Length; i++)
+                to[i] = TTo.CreateTruncating(part[i]);
+            start += part.Length;
+            to = to[part.Length..];
         }
     }
 
@@ -79,7 +83,7 @@ internal sealed class TokenSequences(int maximum = int.MaxValue) : IFingerprinte
     {
         if (_wide is null)
         {
-            _wide = new();
+            _wide = new(file);
             for (int i = 0; i < _narrow!.Count; i++)
                 _wide.Add(_narrow[i]);
             _narrow = null;
@@ -101,18 +105,30 @@ internal sealed class TokenSequences(int maximum = int.MaxValue) : IFingerprinte
 /// A list that grows by pages: what is in it is not copied each time that it doubles, and at most a page lies empty. The first page
 /// begins small.
 /// </summary>
-internal sealed class PagedList<T>
+/// <param name="file">Where full pages go; null keeps them in memory.</param>
+internal sealed class PagedList<T>(TokenFile? file = null) where T : unmanaged
 {
     private const int PageBits = 20;
     private const int PageSize = 1 << PageBits;
 
-    private readonly List<T[]> _pages = [];
+    private readonly List<T[]> _full = [];     // pages in memory
+    private readonly List<long> _written = []; // the places of pages in the file
     private T[] _last = [];
     private int _used; // of the last page
 
-    public int Count => _pages.Count == 0 ? 0 : ((_pages.Count - 1) << PageBits) + _used;
+    public int Count => (FullPages << PageBits) + _used;
 
-    public T this[int index] => _pages[index >> PageBits][index & (PageSize - 1)];
+    public T this[int index]
+    {
+        get
+        {
+            var item = default(T);
+            Read(index, new Span<T>(ref item));
+            return item;
+        }
+    }
+
+    private int FullPages => file is null ? _full.Count : _written.Count;
 
     public void Add(T item)
     {
@@ -124,29 +140,41 @@ internal sealed class PagedList<T>
     public T[] ToArray()
     {
         var items = new T[Count];
-        for (int start = 0; start < items.Length; start += PageSize)
-            Run(start, Math.Min(PageSize, items.Length - start)).CopyTo(items.AsSpan(start));
+        Read(0, items);
         return items;
     }
 
-    /// <summary>Items from a place on: as many as were asked for, or fewer where the page ends.</summary>
-    public ReadOnlySpan<T> Run(int start, int atMost)
+    /// <summary>Copies items from a place on.</summary>
+    public void Read(int start, Span<T> destination)
     {
-        ArgumentOutOfRangeException.ThrowIfGreaterThan((long)start + atMost, Count);
-        int place = start & (PageSize - 1);
-        return _pages[start >> PageBits].AsSpan(place, Math.Min(atMost, PageSize - place));
+        ArgumentOutOfRangeException.ThrowIfGreaterThan((long)start + destination.Length, Count);
+        while (!destination.IsEmpty)
+        {
+            int page = start >> PageBits, place = start & (PageSize - 1);
+            var part = destination[..Math.Min(destination.Length, PageSize - place)];
+            if (page < FullPages && file is not null)
+                file.Read(_written[page] + (long)place * Unsafe.SizeOf<T>(), part);
+            else
+                (page < FullPages ? _full[page] : _last).AsSpan(place, part.Length).CopyTo(part);
+            start += part.Length;
+            destination = destination[part.Length..];
+        }
     }
 
     private void Grow()
     {
-        if (_pages.Count == 1 && _used < PageSize)
+        if (_used < PageSize)
         {
-            Array.Resize(ref _last, 2 * _used);
-            _pages[0] = _last;
+            Array.Resize(ref _last, Math.Max(16, 2 * _used));
             return;
         }
-        _last = new T[_pages.Count == 0 ? 16 : PageSize];
-        _pages.Add(_last);
+        if (file is not null)
+            _written.Add(file.Append<T>(_last));
+        else
+        {
+            _full.Add(_last);
+            _last = new T[PageSize];
+        }
         _used = 0;
     }
 }

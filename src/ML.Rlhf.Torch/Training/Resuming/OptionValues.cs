@@ -8,14 +8,14 @@ namespace ML.Rlhf.Torch.Training;
 internal static class OptionValues
 {
     /// <summary>
-    /// What changes no weight: who listens, when to stop, names of columns, and how the trained model will answer. Texts reach the weights
-    /// as tokens, and these have a fingerprint; so tokenizers and templates are not looked at.
+    /// What changes no weight: who listens, when to stop, names of columns, where tokens are kept, and how the trained model will answer.
+    /// Texts reach the weights as tokens, and these have a fingerprint; so tokenizers and templates are not looked at.
     /// </summary>
     private static bool IsWithoutInfluence(string name) =>
         name is nameof(OptimizationOptions.Progress) or nameof(OptimizationOptions.CancellationToken)
             or nameof(OptimizationOptions.Checkpoints) or nameof(OptimizationOptions.WhenCanceled)
             or nameof(OptimizationOptions.MaxSkippedSteps) or nameof(OptimizationOptions.Seed) // the run knows its seed
-            or "Sampling" || name.EndsWith("ColumnName", StringComparison.Ordinal);
+            or "Sampling" or nameof(TokenFile) || name.EndsWith("ColumnName", StringComparison.Ordinal);
 
     /// <summary>The values of a record of options, those of records in it under names such as <c>Lora.Rank</c>.</summary>
     public static IEnumerable<(string Name, string Value)> Of(object options, string prefix = "")
