@@ -23,7 +23,7 @@ internal sealed class EncoderDecoderTargets : INextToken
     {
         using var scope = NewDisposeScope();
         (_model, _rows, _start) = (model, sources.Count, start);
-        var batch = PaddedBatch.Create(sources.Count, i => sources[i], model.Device);
+        var batch = PaddedBatch.Create(sources, model.Device);
         var mask = batch.PaddingMask();                                                       // (B, 1, 1, S)
         _cache = new EncoderDecoderCache(model, model.Encode(batch.Ids, mask), mask, newTokens);
     }

@@ -130,29 +130,40 @@ namespace ML.Rlhf.Torch.Training
             using var scope = NewDisposeScope();
 
             // 1. The encoder reads the sources.
-            var sources = PaddedBatch.Create(rows.Length, i => pairs.Sources[rows[i]], model.Device);
+            var sources = PaddedBatch.Create(pairs.Sources, rows, model.Device);
             var mask = sources.PaddingMask();                                                 // (B, 1, 1, S)
             var encoded = model.Encode(sources.Ids, mask);                                    // (B, S, C)
 
             // 2. The decoder reads the targets, one place to the right: the end token of the text before, and all but the last token.
-            var targets = PaddedBatch.Create(rows.Length, i => pairs.DecoderInput(rows[i]), model.Device);
-            var hidden = model.Decode(targets.Ids, encoded, mask);                            // (B, T, C)
+            var targets = PaddedBatch.OnCpu(pairs.Targets, rows);
+            var (inputs, positions, labels) = DecoderBatch(targets, pairs.EndToken);
+            var hidden = model.Decode(inputs.On(model.Device), encoded, mask);                // (B, T, C)
 
             // 3. At each place it predicts the token that stands there; only places that have one reach the head.
-            int width = (int)targets.Ids.shape[1];
-            List<long> positions = [], labels = [];
-            for (int i = 0; i < rows.Length; i++)
+            hidden = hidden.flatten(0, 1).index_select(0, positions.On(model.Device));        // (N, C)
+            return LanguageModelLoss.CrossEntropySum(
+                model.Logits(hidden), labels.On(model.Device), labelSmoothing).MoveToOuterDisposeScope();
+        }
+
+        /// <summary>
+        /// What stands to the left of each token of some targets (B, T), which of these B·T places have a token (N), and these tokens (N).
+        /// </summary>
+        private static (Tensor Inputs, Tensor Positions, Tensor Labels) DecoderBatch(PaddedBatch targets, int endToken)
+        {
+            int width = (int)targets.Ids.size(1), count = targets.Lengths.Sum(), n = 0;
+            Tensor inputs = zeros_like(targets.Ids), positions = TokenTensor.Zeros(count), labels = TokenTensor.Zeros(count);
+            Span<long> left = inputs.Numbers(), places = positions.Numbers(), tokens = labels.Numbers();
+            for (int i = 0; i < targets.Lengths.Length; i++)
             {
-                var target = pairs.Targets[rows[i]];
+                var target = targets.Row(i);
                 for (int t = 0; t < target.Length; t++)
                 {
-                    positions.Add(i * width + t);
-                    labels.Add(target[t]);
+                    left[i * width + t] = t == 0 ? endToken : target[t - 1];
+                    places[n] = i * width + t;
+                    tokens[n++] = target[t];
                 }
             }
-            hidden = hidden.flatten(0, 1).index_select(0, tensor(positions, device: model.Device)); // (N, C)
-            return LanguageModelLoss.CrossEntropySum(
-                model.Logits(hidden), tensor(labels, device: model.Device), labelSmoothing).MoveToOuterDisposeScope();
+            return (inputs, positions, labels);
         }
     }
 }

@@ -164,7 +164,7 @@ namespace ML.Rlhf.Torch.Training
             }
             using var scope = NewDisposeScope();
             var device = model.Trunk.Device;
-            var batch = PaddedBatch.Create(answers.Length, i => data.Answers.Sequences[answers[i]], device);
+            var batch = PaddedBatch.Create(data.Answers.Sequences, answers, device);
             var scores = RewardScoring.AtLastToken(model, batch);                             // (answers)
             return (scores.index_select(0, tensor(places, device: device)).view(prompts.Length, most).MoveToOuterDisposeScope(),
                 tensor(wins, [prompts.Length, most, most], device: device).MoveToOuterDisposeScope());
@@ -271,7 +271,7 @@ namespace ML.Rlhf.Torch.Training
             {
                 checkCanceled?.Invoke();
                 using var scope = NewDisposeScope();
-                var batch = PaddedBatch.Create(rows.Length, i => sequences[rows[i]], model.Trunk.Device);
+                var batch = PaddedBatch.Create(sequences, rows, model.Trunk.Device);
                 var values = AtLastToken(model, batch).cpu().data<float>().ToArray();
                 for (int i = 0; i < rows.Length; i++)
                     scores[rows[i]] = values[i];

@@ -78,7 +78,7 @@ namespace ML.Rlhf.Torch.Training
                 // 1. Mean loss over the labels of the whole batch, one micro-batch after another.
                 optimizer.ZeroGradients();
                 double loss = 0;
-                long labelCount = batch.Sum(row => (long)demonstrations.Labels(row, options.LearnPrompts).Count());
+                int labelCount = demonstrations.LabelCount(batch, options.LearnPrompts);
                 foreach (int[] part in batch.Chunk(options.MicroBatchSize ?? batch.Length))
                 {
                     using var scope = NewDisposeScope();

@@ -321,7 +321,7 @@ public class EncoderDecoderTests
         model.DecodeNext(ones([1, 1], int64), cache);
     });
 
-    private static PaddedBatch Padded(params int[][] rows) => PaddedBatch.Create(rows.Length, i => rows[i], CPU);
+    private static PaddedBatch Padded(params int[][] rows) => PaddedBatch.Create(rows, CPU);
 
     private static Tensor Real(Tensor values, PaddedBatch batch)
     {

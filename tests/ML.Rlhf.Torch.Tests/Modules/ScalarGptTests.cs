@@ -15,7 +15,7 @@ public class ScalarGptTests
         int[][] rows = [.. golden["input_ids"].Items.Zip(
             golden["attention_mask"].Items, (ids, mask) => ids.Integers[..mask.Integers.Sum()])];
 
-        var scores = RewardScoring.AtLastToken(model, PaddedBatch.Create(rows.Length, row => rows[row], CPU));
+        var scores = RewardScoring.AtLastToken(model, PaddedBatch.Create(rows, CPU));
         var meanSquare = scores.square().mean();
         meanSquare.backward();
 
@@ -60,7 +60,7 @@ public class ScalarGptTests
         }
 
         float[] Score(int[][] rows) =>
-            RewardScoring.AtLastToken(model, PaddedBatch.Create(rows.Length, i => rows[i], CPU)).data<float>().ToArray();
+            RewardScoring.AtLastToken(model, PaddedBatch.Create(rows, CPU)).data<float>().ToArray();
     }
 
     [Fact]

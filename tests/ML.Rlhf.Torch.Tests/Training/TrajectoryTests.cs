@@ -82,7 +82,7 @@ public class TrajectoryTests
         (Tensor Chosen, Tensor Rejected) Scores(Golden pairs)
         {
             int[][] rows = [.. pairs.Items.Select(p => p["chosen_ids"].Integers), .. pairs.Items.Select(p => p["rejected_ids"].Integers)];
-            var scores = RewardScoring.AtLastToken(model, PaddedBatch.Create(rows.Length, i => rows[i], CPU));
+            var scores = RewardScoring.AtLastToken(model, PaddedBatch.Create(rows, CPU));
             return (scores[..(rows.Length / 2)], scores[(rows.Length / 2)..]);
         }
     }

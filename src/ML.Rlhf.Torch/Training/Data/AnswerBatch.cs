@@ -17,24 +17,25 @@ internal sealed record AnswerBatch(Tensor Ids, Tensor States, Tensor Tokens, Ten
 {
     public static AnswerBatch Create(IReadOnlyList<(CompletionData Data, int Row)> answers, Device device)
     {
-        var batch = PaddedBatch.Create(answers.Count, i => answers[i].Data.Sequences[answers[i].Row], device);
-        long width = batch.Ids.shape[1];
-        List<long> states = [], tokens = [], rows = [];
-        var lengths = new float[answers.Count];
+        var batch = PaddedBatch.Empty([.. answers.Select(answer => answer.Data.Sequences.Length(answer.Row))]);
+        float[] lengths = [.. answers.Select((answer, i) => (float)(batch.Lengths[i] - answer.Data.PromptLengths[answer.Row]))];
+        int width = (int)batch.Ids.size(1), count = (int)lengths.Sum(), n = 0;
+        Tensor states = TokenTensor.Zeros(count), tokens = TokenTensor.Zeros(count), rows = TokenTensor.Zeros(count);
+        Span<long> stateNumbers = states.Numbers(), tokenNumbers = tokens.Numbers(), rowNumbers = rows.Numbers();
         for (int i = 0; i < answers.Count; i++)
         {
             var (data, row) = answers[i];
-            var sequence = data.Sequences[row];
-            lengths[i] = sequence.Length - data.PromptLengths[row];
+            var sequence = batch.Row(i);
+            data.Sequences.CopyRow(row, sequence);
             for (int t = data.PromptLengths[row]; t < sequence.Length; t++)
             {
-                states.Add(i * width + t - 1); // the state that predicts token t
-                tokens.Add(sequence[t]);
-                rows.Add(i);
+                stateNumbers[n] = i * width + t - 1; // the state that predicts token t
+                tokenNumbers[n] = sequence[t];
+                rowNumbers[n++] = i;
             }
         }
-        return new AnswerBatch(batch.Ids, tensor(states, device: device), tensor(tokens, device: device), tensor(rows, device: device),
-            tensor(lengths, device: device));
+        return new AnswerBatch(
+            batch.Ids.On(device), states.On(device), tokens.On(device), rows.On(device), tensor(lengths, device: device));
     }
 
     /// <summary>The chosen answers of some pairs, and then the rejected ones: one forward pass for both.</summary>

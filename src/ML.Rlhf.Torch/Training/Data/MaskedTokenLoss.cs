@@ -21,7 +21,7 @@ internal static class MaskedTokenLoss
     /// <summary>Logits of the hidden tokens (N, V), and what they are, int64 (N). Only their states reach the head.</summary>
     public static (Tensor Logits, Tensor Labels) Guess(Encoder model, IReadOnlyList<MaskedSequence> rows, Device device)
     {
-        var batch = PaddedBatch.Create(rows.Count, i => rows[i].Inputs, device);
+        var batch = PaddedBatch.Create([.. rows.Select(row => row.Inputs)], device);
         long width = batch.Ids.shape[1];
         long[] positions = [.. rows.SelectMany((row, i) => row.Positions.Select(t => i * width + t))];
         long[] labels = [.. rows.SelectMany(row => row.Labels).Select(label => (long)label)];

@@ -89,18 +89,21 @@ internal static class NextTokenLoss
     public static (Tensor Ids, Tensor Positions, Tensor Labels) CompletionBatch(
         CompletionData data, int[] rows, Device device, bool promptsToo)
     {
-        var batch = PaddedBatch.Create(rows.Length, i => data.Sequences[rows[i]], device);
-        long width = batch.Ids.shape[1];
-        List<long> positions = [], labels = [];
+        var batch = PaddedBatch.OnCpu(data.Sequences, rows);
+        int width = (int)batch.Ids.size(1), count = data.LabelCount(rows, promptsToo), n = 0;
+        Tensor positions = TokenTensor.Zeros(count), labels = TokenTensor.Zeros(count);
+        Span<long> places = positions.Numbers(), tokens = labels.Numbers();
         for (int i = 0; i < rows.Length; i++)
         {
-            var tokens = data.Sequences[rows[i]];
-            foreach (int t in data.Labels(rows[i], promptsToo))
+            var row = batch.Row(i);
+            for (int t = data.FirstLabel(rows[i], promptsToo); t < row.Length; t++)
             {
-                positions.Add(i * width + t - 1); // the state that predicts token t
-                labels.Add(tokens[t]);
+                if (!data.IsLabel(rows[i], t, promptsToo))
+                    continue;
+                places[n] = i * width + t - 1; // the state that predicts token t
+                tokens[n++] = row[t];
             }
         }
-        return (batch.Ids, tensor(positions, device: device), tensor(labels, device: device));
+        return (batch.Ids.On(device), positions.On(device), labels.On(device));
     }
 }

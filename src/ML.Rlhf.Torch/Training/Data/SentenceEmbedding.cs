@@ -22,7 +22,7 @@ internal static class SentenceEmbedding
         foreach (int[] rows in Batches.ByLength(sequences.Count, MaskedTokenLoss.EvaluationRows(model.Architecture), sequences.Length))
         {
             using var scope = NewDisposeScope();
-            var batch = PaddedBatch.Create(rows.Length, i => sequences[rows[i]], model.Device);
+            var batch = PaddedBatch.Create(sequences, rows, model.Device);
             var hidden = model.Hidden(batch.Ids, batch.PaddingMask());                        // (B, T, C)
             var lengths = tensor(batch.Lengths, dtype: float32, device: hidden.device);       // (B)
             float[] pooled = SentencePooling.Pool(hidden, lengths, pooling, normalize).cpu().data<float>().ToArray();

@@ -35,6 +35,11 @@ internal sealed class TokenSequences(int maximum = int.MaxValue, TokenFile? file
 
     public int Length(int row) => _ends[row] - Start(row);
 
+    /// <summary>Reads the first tokens of a sequence.</summary>
+    /// <param name="row">The sequence.</param>
+    /// <param name="destination">As many as fit, at most the sequence's length.</param>
+    public void CopyRow<T>(int row, Span<T> destination) where T : INumberBase<T> => CopyTo(Start(row), destination);
+
     /// <exception cref="InvalidOperationException">There would be too many tokens.</exception>
     public void Add(params ReadOnlySpan<int> tokens)
     {
@@ -203,12 +208,30 @@ internal sealed record CompletionData(TokenSequences Sequences, int[] PromptLeng
     /// <summary>The places of a row's tokens that are labels; the state of the token before predicts each.</summary>
     public IEnumerable<int> Labels(int row, bool promptsToo)
     {
-        for (int t = promptsToo ? 1 : PromptLengths[row]; t < Sequences.Length(row); t++)
+        for (int t = FirstLabel(row, promptsToo); t < Sequences.Length(row); t++)
         {
-            if (promptsToo || Learned is null || Learned[row][t])
+            if (IsLabel(row, t, promptsToo))
                 yield return t;
         }
     }
+
+    /// <summary>How many labels some rows have.</summary>
+    public int LabelCount(ReadOnlySpan<int> rows, bool promptsToo)
+    {
+        int count = 0;
+        foreach (int row in rows)
+        {
+            int first = FirstLabel(row, promptsToo);
+            count += promptsToo || Learned is null ? Sequences.Length(row) - first : Learned[row].AsSpan(first).Count(true);
+        }
+        return count;
+    }
+
+    /// <summary>The first place of a row that may be a label.</summary>
+    public int FirstLabel(int row, bool promptsToo) => promptsToo ? 1 : PromptLengths[row];
+
+    /// <summary>Whether a place that is not before <see cref="FirstLabel"/> is a label.</summary>
+    public bool IsLabel(int row, int place, bool promptsToo) => promptsToo || Learned is null || Learned[row][place];
 }
 
 /// <summary>Pairs of answers to the same prompt, of which people preferred one. Row i of both sides belongs to the same pair.</summary>
@@ -242,8 +265,6 @@ internal sealed record SequencePairs(TokenSequences Sources, TokenSequences Targ
     /// <summary>Tokens of both sides.</summary>
     public int Length(int row) => Sources.Length(row) + Targets.Length(row);
 
-    /// <summary>What stands to the left of each token of a target.</summary>
-    public int[] DecoderInput(int row) => [EndToken, .. Targets[row][..^1]];
 }
 
 /// <summary>
@@ -271,21 +292,38 @@ internal sealed record PaddedBatch(Tensor Ids, int[] Lengths)
             .masked_fill(padding.unsqueeze(1).unsqueeze(1), double.NegativeInfinity).MoveToOuterDisposeScope();
     }
 
-    public delegate ReadOnlySpan<int> RowReader(int row);
+    /// <summary>The numbers of a row, without its padding, in the CPU's memory.</summary>
+    public Span<long> Row(int row) => Ids.Numbers().Slice(row * (int)Ids.size(1), Lengths[row]);
 
-    public static PaddedBatch Create(int rows, RowReader read, Device device)
+    /// <summary>Some of many sequences.</summary>
+    public static PaddedBatch Create(TokenSequences sequences, int[] rows, Device device) => OnCpu(sequences, rows).On(device);
+
+    /// <summary>Sequences that are there already.</summary>
+    public static PaddedBatch Create(IReadOnlyList<int[]> sequences, Device device)
     {
-        var lengths = new int[rows];
-        for (int row = 0; row < rows; row++)
-            lengths[row] = read(row).Length;
-        int longest = lengths.Max();
-        var ids = new long[rows * longest];
-        for (int row = 0; row < rows; row++)
-        {
-            var tokens = read(row);
-            for (int t = 0; t < tokens.Length; t++)
-                ids[row * longest + t] = tokens[t];
-        }
-        return new PaddedBatch(tensor(ids, [rows, longest], device: device), lengths);
+        var batch = Empty([.. sequences.Select(sequence => sequence.Length)]);
+        for (int i = 0; i < sequences.Count; i++)
+            Widen(sequences[i], batch.Row(i));
+        return batch.On(device);
+    }
+
+    /// <summary>Some of many sequences, in the CPU's memory.</summary>
+    public static PaddedBatch OnCpu(TokenSequences sequences, int[] rows)
+    {
+        var batch = Empty(Array.ConvertAll(rows, sequences.Length));
+        for (int i = 0; i < rows.Length; i++)
+            sequences.CopyRow(rows[i], batch.Row(i));
+        return batch;
+    }
+
+    /// <summary>Padding alone, in the CPU's memory.</summary>
+    public static PaddedBatch Empty(int[] lengths) => new(TokenTensor.Zeros(lengths.Length, lengths.Max()), lengths);
+
+    public PaddedBatch On(Device device) => this with { Ids = Ids.On(device) };
+
+    private static void Widen(ReadOnlySpan<int> from, Span<long> to)
+    {
+        for (int i = 0; i < from.Length; i++)
+            to[i] = from[i];
     }
 }
