@@ -135,7 +135,7 @@ namespace ML.Rlhf.Torch.Training
             CausalLanguageModel model, ReferencedPreferences data, int[] batch, DpoHyperparameters options)
         {
             var statistics = new PairStatistics();
-            foreach (int[] part in batch.Chunk(options.MicroBatchSize ?? batch.Length))
+            foreach (int[] part in Batches.Passes(batch, options.MicroBatchSize, data.Pairs.PaddedTokenCount))
             {
                 using var scope = NewDisposeScope();
                 var mean = PerPair(model, data, part, options, statistics).sum() / (double)batch.Length;

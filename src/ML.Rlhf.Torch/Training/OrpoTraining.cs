@@ -115,7 +115,7 @@ namespace ML.Rlhf.Torch.Training
         {
             var statistics = new Statistics();
             long tokens = ChosenTokens(data, batch);
-            foreach (int[] part in batch.Chunk(options.MicroBatchSize ?? batch.Length))
+            foreach (int[] part in Batches.Passes(batch, options.MicroBatchSize, data.PaddedTokenCount))
             {
                 using var scope = NewDisposeScope();
                 PartLoss(model, data, part, batch.Length, tokens, options, statistics).backward();

@@ -107,7 +107,7 @@ namespace ML.Rlhf.Torch.Training
                 // 1. Mean loss over the prompts of the whole batch, one micro-batch after another.
                 optimizer.ZeroGradients();
                 double loss = 0;
-                foreach (int[] prompts in batch.Chunk(options.MicroBatchSize ?? batch.Length))
+                foreach (int[] prompts in Batches.Passes(batch, options.MicroBatchSize, rankings.PaddedTokenCount))
                 {
                     using var scope = NewDisposeScope();
                     var mean = Losses(model, rankings, prompts, options.CenteringCoefficient).sum() / (double)batch.Length;

@@ -79,7 +79,9 @@ namespace ML.Rlhf.Torch.Training
                 optimizer.ZeroGradients();
                 double loss = 0;
                 int labelCount = demonstrations.LabelCount(batch, options.LearnPrompts);
-                foreach (int[] part in batch.Chunk(options.MicroBatchSize ?? batch.Length))
+                foreach (int[] part in options.Packing
+                    ? batch.Chunk(options.MicroBatchSize ?? batch.Length)
+                    : Batches.Passes(batch, options.MicroBatchSize, demonstrations.Sequences.Length))
                 {
                     using var scope = NewDisposeScope();
                     var mean = Sum(model, demonstrations, part, options, run) / (double)labelCount;

@@ -42,6 +42,29 @@ public class BatchesTests
         Assert.InRange(batches[perEpoch..].Count(b => first.Contains(string.Join(' ', b.Order()))), 0, 2);
     }
 
+    [Fact]
+    public void Passes_have_every_row_once_and_far_less_padding_and_a_batch_that_has_little_stays_as_it_is()
+    {
+        var random = new RandomStream(5);
+        int[] lengths = [.. Enumerable.Range(0, 64).Select(_ => 20 + random.NextInt32(237))];
+        int[] rows = random.Permutation(64);
+        double Padding(IEnumerable<int[]> passes) => 1 - lengths.Sum() / (double)passes.Sum(p => p.Length * p.Max(row => lengths[row]));
+
+        foreach (int? atMost in (int?[])[null, 5, 16, 100])
+        {
+            var passes = Batches.Passes(rows, atMost, row => lengths[row]);
+
+            Assert.Equal(Enumerable.Range(0, 64), passes.SelectMany(p => p).Order());
+            Assert.All(passes, p => Assert.InRange(p.Length, 1, atMost ?? 64));
+            Assert.InRange(Padding(passes), 0, 0.1);
+        }
+        Assert.InRange(Padding([rows]), 0.4, 0.6);
+        Assert.Equal([rows], Batches.Passes(rows, null, _ => 100));
+        Assert.Equal([rows], Batches.Passes(rows, null, row => row < 2 ? 61 : 60));
+        Assert.Equal([[3, 0], [2, 1]], Batches.Passes([3, 2, 1, 0], 2, row => row is 0 or 3 ? 1 : 1000));
+        Assert.Equal([[0], [1]], Batches.Passes([1, 0], null, row => row == 0 ? 1 : 1000));
+    }
+
     [Theory]
     [InlineData(12, 1)]
     [InlineData(12, 5)]

@@ -31,6 +31,9 @@ internal sealed record RankingData(CompletionData Answers, int[] Starts, double[
     /// <summary>Tokens of all answers of a prompt, the prompt included in each.</summary>
     public int TokenCount(int prompt) => AnswersOf(prompt).Sum(Answers.Sequences.Length);
 
+    /// <summary>What they take where each is as long as the longest.</summary>
+    public int PaddedTokenCount(int prompt) => AnswerCount(prompt) * AnswersOf(prompt).Max(Answers.Sequences.Length);
+
     /// <summary>Indices of the answers of a prompt, two by two, of which the first was ranked above the second.</summary>
     public IEnumerable<(int Better, int Worse)> Pairs(int prompt) =>
         from better in AnswersOf(prompt)

@@ -241,6 +241,9 @@ internal sealed record PreferenceData(CompletionData Chosen, CompletionData Reje
 {
     public int Count => Chosen.Count;
 
+    /// <summary>What both answers of a pair take where each is as long as the longer one.</summary>
+    public int PaddedTokenCount(int row) => 2 * Math.Max(Chosen.Sequences.Length(row), Rejected.Sequences.Length(row));
+
     public void AddTo(Fingerprint fingerprint)
     {
         Chosen.AddTo(fingerprint);
