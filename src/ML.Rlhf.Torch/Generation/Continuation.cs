@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using ML.Rlhf.Torch.Modules;
 using TorchSharp;
 using static TorchSharp.torch;
@@ -11,64 +12,76 @@ namespace ML.Rlhf.Torch.Generation;
 internal sealed class Continuation : INextToken
 {
     private readonly CausalLanguageModel _model;
-    private readonly IReadOnlyList<int[]> _prompts;
+    private readonly Device _device;
+    private readonly SharedPrompts _prompts;
     private readonly DecodingCache _cache;
     private readonly int _capacity;
-    private Tensor _positions; // of the newest token of each row in its own text, int64 (B, 1)
+    private Tensor _ids, _positions; // the newest token of each row and its place in its own text, int64 (B, 1), on the CPU
     private Tensor? _keyMask; // (B, 1, 1, capacity); null without padding
 
     /// <param name="model">In evaluation mode.</param>
-    /// <param name="prompts">At least one token each.</param>
+    /// <param name="prompts">At least one token each. Prompts that are equal are read once.</param>
     /// <param name="newTokens">The most tokens that are added to a prompt.</param>
     public Continuation(CausalLanguageModel model, IReadOnlyList<int[]> prompts, int newTokens)
     {
-        (_model, _prompts) = (model, prompts);
+        (_model, _device, _prompts) = (model, model.Device, SharedPrompts.Of(prompts));
         _capacity = prompts.Max(p => p.Length) + newTokens;
         using var scope = NewDisposeScope();
-        _positions = tensor(prompts.Select(p => p.Length - 1L).ToArray(), device: model.Device).unsqueeze(-1);
-        _cache = model.CreateCache(prompts.Count, _capacity); // the last that may run out of memory: Dispose is not called then
+        _ids = zeros([prompts.Count, 1], int64);
+        _positions = tensor(prompts.Select(p => p.Length - 1L).ToArray()).unsqueeze(-1);
+        _cache = model.CreateCache(_prompts.Distinct.Count, _capacity); // the last that may run out of memory: nobody calls Dispose then
+        _ids.DetachFromDisposeScope();
         _positions.DetachFromDisposeScope();
     }
 
-    public Tensor Logits(Tensor? drawn)
+    public Tensor Logits(ReadOnlySpan<int> drawn)
     {
         using var scope = NewDisposeScope();
-        Tensor hidden;
-        if (drawn is null)
-        {
-            var (ids, positions, mask, keyMask) = LeftPad(_prompts, _prompts.Max(p => p.Length), _capacity, _model.Device);
-            _keyMask = keyMask?.DetachFromDisposeScope();
-            hidden = _model.Hidden(ids, positions, mask, _cache);                             // (B, T, C)
-        }
-        else
-        {
-            Replace(ref _positions, _positions + 1);
-            var mask = _keyMask?.narrow(-1, 0, _cache.Length + 1);                            // (B, 1, 1, keys)
-            hidden = _model.Hidden(drawn.unsqueeze(-1), _positions, mask, _cache);            // (B, 1, C)
-        }
-        return _model.Logits(hidden.select(1, -1)).MoveToOuterDisposeScope();        // (B, V)
+        return (drawn.IsEmpty ? Read() : Next(drawn)).MoveToOuterDisposeScope();              // (B, V)
     }
 
-    public void Keep(Tensor rows)
+    /// <summary>Reads each prompt, and makes as many copies of what is remembered of it as it has completions.</summary>
+    private Tensor Read()
     {
-        using var scope = NewDisposeScope();
+        var (ids, positions, mask, keyMask) = LeftPad(_prompts.Distinct, _prompts.Distinct.Max(p => p.Length), _capacity, _device);
+        _keyMask = keyMask?.DetachFromDisposeScope();
+        var hidden = _model.Hidden(ids, positions, mask, _cache);                             // (prompts, T, C)
+        var logits = _model.Logits(hidden.select(1, -1));                                     // (prompts, V)
+        if (!_prompts.AreShared)
+            return logits;
+        _cache.Keep(_prompts.Places);
+        _keyMask = _keyMask is null ? null : CacheRows.Keep(_keyMask, _prompts.Places);
+        return logits.index_select(0, tensor(_prompts.Places, dtype: int64, device: _device));
+    }
+
+    private Tensor Next(ReadOnlySpan<int> drawn)
+    {
+        var ids = MemoryMarshal.Cast<byte, long>(_ids.bytes);
+        var positions = MemoryMarshal.Cast<byte, long>(_positions.bytes);
+        for (int row = 0; row < drawn.Length; row++)
+        {
+            ids[row] = drawn[row];
+            positions[row]++;
+        }
+        var mask = _keyMask?.narrow(-1, 0, _cache.Length + 1);                                // (B, 1, 1, keys)
+        var hidden = _model.Hidden(_ids.to(_device), _positions.to(_device), mask, _cache);   // (B, 1, C)
+        return _model.Logits(hidden.select(1, -1));
+    }
+
+    public void Keep(ReadOnlySpan<int> rows)
+    {
         _cache.Keep(rows);
-        Replace(ref _positions, _positions.index_select(0, rows));
-        if (_keyMask is not null)
-            Replace(ref _keyMask, _keyMask.index_select(0, rows));
+        _ids = CacheRows.Keep(_ids, rows);
+        _positions = CacheRows.Keep(_positions, rows);
+        _keyMask = _keyMask is null ? null : CacheRows.Keep(_keyMask, rows);
     }
 
     public void Dispose()
     {
         _cache.Dispose();
+        _ids.Dispose();
         _positions.Dispose();
         _keyMask?.Dispose();
-    }
-
-    private static void Replace(ref Tensor old, Tensor value)
-    {
-        old.Dispose();
-        old = value.DetachFromDisposeScope();
     }
 
     /// <summary>

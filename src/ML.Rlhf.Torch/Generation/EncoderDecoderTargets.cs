@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using ML.Rlhf.Torch.Modules;
 using ML.Rlhf.Torch.Training;
 using TorchSharp;
@@ -13,30 +14,46 @@ internal sealed class EncoderDecoderTargets : INextToken
 {
     private readonly EncoderDecoder _model;
     private readonly EncoderDecoderCache _cache;
-    private readonly int _rows, _start;
+    private readonly Device _device;
+    private Tensor _ids; // the newest token of each row, int64 (B, 1), on the CPU
 
     /// <param name="model">In evaluation mode.</param>
-    /// <param name="sources">At least one token each.</param>
+    /// <param name="sources">At least one token each. Sources that are equal are read once.</param>
     /// <param name="start">What the decoder begins with.</param>
     /// <param name="newTokens">The most tokens of a completion.</param>
     public EncoderDecoderTargets(EncoderDecoder model, IReadOnlyList<int[]> sources, int start, int newTokens)
     {
         using var scope = NewDisposeScope();
-        (_model, _rows, _start) = (model, sources.Count, start);
-        var batch = PaddedBatch.Create(sources, model.Device);
-        var mask = batch.PaddingMask();                                                       // (B, 1, 1, S)
+        (_model, _device) = (model, model.Device);
+        var shared = SharedPrompts.Of(sources);
+        var batch = PaddedBatch.Create(shared.Distinct, _device);
+        var mask = batch.PaddingMask();                                                       // (sources, 1, 1, S)
+        _ids = full([sources.Count, 1], start, int64);
         _cache = new EncoderDecoderCache(model, model.Encode(batch.Ids, mask), mask, newTokens);
+        if (shared.AreShared)
+            _cache.Keep(shared.Places);
+        _ids.DetachFromDisposeScope();
     }
 
-    public Tensor Logits(Tensor? drawn)
+    public Tensor Logits(ReadOnlySpan<int> drawn)
     {
         using var scope = NewDisposeScope();
-        var ids = drawn?.unsqueeze(-1) ?? full([_rows, 1], _start, int64, _model.Device);     // (B, 1)
-        var hidden = _model.DecodeNext(ids, _cache);                                          // (B, 1, C)
+        var ids = MemoryMarshal.Cast<byte, long>(_ids.bytes);
+        for (int row = 0; row < drawn.Length; row++)
+            ids[row] = drawn[row];
+        var hidden = _model.DecodeNext(_ids.to(_device), _cache);                             // (B, 1, C)
         return _model.Logits(hidden.squeeze(1)).MoveToOuterDisposeScope();                    // (B, V)
     }
 
-    public void Keep(Tensor rows) => _cache.Keep(rows);
+    public void Keep(ReadOnlySpan<int> rows)
+    {
+        _cache.Keep(rows);
+        _ids = CacheRows.Keep(_ids, rows);
+    }
 
-    public void Dispose() => _cache.Dispose();
+    public void Dispose()
+    {
+        _cache.Dispose();
+        _ids.Dispose();
+    }
 }

@@ -1,151 +1,202 @@
-using TorchSharp;
-using static TorchSharp.torch;
-
 namespace ML.Rlhf.Torch.Generation;
 
-/// <summary>From logits to the next token: pure functions.</summary>
-internal static class TokenSampling
+/// <summary>
+/// From the logits of a row to its next token, in C#, in buffers that are used again for each row. A row is computed by one thread and from
+/// its own numbers alone, so that neither its companions nor the number of threads change a bit.
+/// </summary>
+/// <param name="options">How to draw.</param>
+/// <param name="stop">The tokens that end a completion.</param>
+internal sealed class TokenSampling(SamplingOptions options, StopTokens stop)
 {
-    /// <summary>
-    /// What the tokens so far change about the next one: repetition penalty, repeated n-grams, an end token that would come too early, in
-    /// that order. Removed tokens are −∞.
-    /// </summary>
-    /// <param name="logits">(B, V).</param>
-    /// <param name="texts">The tokens of each row so far, the prompt's included; at least one each, or none at all.</param>
-    /// <param name="newTokens">How many tokens each row has got since the prompt.</param>
-    /// <param name="stop">The tokens that end a completion.</param>
-    /// <param name="options">Any.</param>
-    /// <returns>(B, V); each row has a token that is not removed.</returns>
-    public static Tensor Constrain(
-        Tensor logits, IReadOnlyList<ReadOnlyMemory<int>> texts, int newTokens, StopTokens stop, SamplingOptions options)
-    {
-        using var scope = NewDisposeScope();
-        var penalized = options.RepetitionPenalty == 1 ? logits : PenalizeRepetition(logits, texts, options.RepetitionPenalty);
+    // The distribution that the last row left: its tokens in the order of their ids, their logits and exp(logit − the largest one).
+    private int[] _tokens = [];
+    private float[] _logits = [], _weights = [];
+    private int _count;
+    private int _misplaced; // the first so many places may hold other tokens than their own
+    private float _largest;
+    private double _total; // of the weights
 
-        var removed = zeros([logits.size(-1)], dtype: @bool, device: logits.device);         // (V)
-        if (newTokens < options.MinNewTokens)
-            removed.index_fill_(0, tensor(Array.ConvertAll(stop.Ids, id => (long)id), device: logits.device), 1);
-        if (options.NoRepeatNgramSize > 0)
-        {
-            var repeats = Repeats(logits, texts, options.NoRepeatNgramSize);                  // (B, V)
-            var nothingLeft = (repeats | removed).all(-1, keepdim: true);                     // (B, 1)
-            removed = (repeats & ~nothingLeft) | removed;
-        }
-        return penalized.masked_fill(removed, double.NegativeInfinity).MoveToOuterDisposeScope();
-    }
+    private float[] _typicality = [];
+    private readonly Ranking _ranking = new();
 
-    /// <summary>Divides the logits of tokens that a row has by the penalty where they are above 0, and multiplies them elsewhere.</summary>
-    private static Tensor PenalizeRepetition(Tensor logits, IReadOnlyList<ReadOnlyMemory<int>> texts, float penalty)
-    {
-        int longest = texts.Max(text => text.Length);
-        if (longest == 0)
-            return logits;
-        var ids = new long[texts.Count * longest];
-        for (int i = 0; i < ids.Length; i++)
-        {
-            var text = texts[i / longest].Span;
-            ids[i] = text[Math.Min(i % longest, text.Length - 1)]; // short rows repeat their last token, which changes nothing
-        }
-        var tokens = tensor(ids, [texts.Count, longest], device: logits.device);              // (B, T)
-        var present = logits.gather(-1, tokens);
-        return logits.scatter(-1, tokens, where(present < 0, present * penalty, present / penalty));
-    }
+    /// <summary>The tokens that the last row may draw, in ascending order, if it drew by chance. Some may have a logit of −∞.</summary>
+    public ReadOnlySpan<int> Tokens => _tokens.AsSpan(0, _count);
 
-    /// <summary>Which tokens would complete an n-gram that the row has already.</summary>
-    /// <returns>bool (B, V).</returns>
-    private static Tensor Repeats(Tensor logits, IReadOnlyList<ReadOnlyMemory<int>> texts, int size)
+    /// <summary>The logits of <see cref="Tokens"/>: softmax makes their probabilities of them.</summary>
+    public ReadOnlySpan<float> Logits => _logits.AsSpan(0, _count);
+
+    /// <summary>Draws a row's next token.</summary>
+    /// <param name="logits">(V).</param>
+    /// <param name="text">The row's tokens so far, the prompt's included.</param>
+    /// <param name="newTokens">How many of them came after the prompt.</param>
+    /// <param name="uniform">The row's random number in [0, 1); temperature 0 needs none.</param>
+    /// <returns>
+    /// The token and its log-probability under the distribution that it was drawn from; at temperature 0, under the model's. Where the
+    /// logits are not numbers, token 0 with NaN.
+    /// </returns>
+    public (int Token, float LogProbability) Draw(ReadOnlySpan<float> logits, ReadOnlySpan<int> text, int newTokens, float uniform)
     {
-        List<long> entries = [];
-        for (int row = 0; row < texts.Count; row++)
-        {
-            var text = texts[row].Span;
-            for (int end = size - 1; end < text.Length; end++)
-            {
-                if (text[(end - size + 1)..end].SequenceEqual(text[^(size - 1)..]))
-                    entries.Add(row * logits.size(-1) + text[end]);
-            }
-        }
-        var flat = zeros([logits.NumberOfElements], dtype: @bool, device: logits.device);     // (B·V)
-        return flat.index_fill_(0, tensor(entries, device: logits.device), 1).view_as(logits);
+        Shape(logits, text, newTokens);
+        int place = options.Temperature == 0 ? Math.Max(0, Logits.IndexOf(_largest)) : Place(uniform * _total);
+        return (_tokens[place], (float)(_logits[place] - _largest - Math.Log(_total)));
     }
 
     /// <summary>
-    /// Divides by the temperature and removes (sets to −∞) what top-k, top-p, min-p, typical-p and epsilon cutoff leave out, in that
-    /// order.
+    /// Makes the distribution that a row draws from. First what the tokens so far change: repetition penalty, repeated n-grams, an end that
+    /// would come too early. Then it divides by the temperature and leaves out what top-k, top-p, min-p, typical-p and epsilon cutoff do,
+    /// in that order, each of what the ones before it left. Temperature 0 leaves all of this second part out.
     /// </summary>
-    /// <param name="logits">(B, V).</param>
-    /// <param name="options">Temperature above 0.</param>
-    /// <returns>(B, V).</returns>
-    public static Tensor Shape(Tensor logits, SamplingOptions options)
+    /// <inheritdoc cref="Draw"/>
+    public void Shape(ReadOnlySpan<float> logits, ReadOnlySpan<int> text, int newTokens)
     {
-        using var scope = NewDisposeScope();
-        var shaped = logits / options.Temperature; // also when it is 1: the caller's own tensor must stay in its scope
-        if (options.TopK > 0 && options.TopK < logits.size(-1))
-            shaped = KeepTopK(shaped, options.TopK);
+        Begin(logits);
+        if (options.ConstrainsTokens)
+            Constrain(logits, text, newTokens);
+        if (options.Temperature is not 0 and not 1)
+            FloatSpans.Divide(_logits.AsSpan(0, _count), options.Temperature);
+        _largest = FloatSpans.Max(Logits);
+        FloatSpans.Exponentiate(Logits, _largest, _weights);
+        _total = FloatSpans.Sum(Weights);
+        if (options.Temperature == 0)
+            return;
+        if (options.TopK > 0 && options.TopK < _count)
+            Keep(_logits, _ranking.Reach(Logits, default, options.TopK).Last);
         if (options.TopP < 1)
-            shaped = KeepTopP(shaped, options.TopP);
+            KeepTopP(options.TopP);
         if (options.MinP > 0)
-            shaped = KeepMinP(shaped, options.MinP);
+            Keep(_logits, _largest + MathF.Log(options.MinP));
         if (options.TypicalP < 1)
-            shaped = KeepTypical(shaped, options.TypicalP);
+            KeepTypical(options.TypicalP);
         if (options.EpsilonCutoff > 0)
-            shaped = CutOff(shaped, options.EpsilonCutoff);
-        return shaped.MoveToOuterDisposeScope();
+            Keep(_weights, MathF.Min(FloatSpans.Max(Weights), (float)(options.EpsilonCutoff * _total))); // never without the likeliest
     }
 
-    /// <summary>Removes logits below the k-th largest; ties with it stay.</summary>
-    private static Tensor KeepTopK(Tensor logits, int k)
+    private ReadOnlySpan<float> Weights => _weights.AsSpan(0, _count);
+
+    /// <summary>Takes all tokens in, with the logits as they are.</summary>
+    private void Begin(ReadOnlySpan<float> logits)
     {
-        var (top, _) = logits.topk(k, -1);
-        return logits.masked_fill(logits < top[TensorIndex.Ellipsis, (k - 1)..], double.NegativeInfinity);
+        _count = logits.Length;
+        if (_tokens.Length != _count)
+        {
+            (_tokens, _misplaced) = (new int[_count], _count);
+            (_logits, _weights, _typicality) = (new float[_count], new float[_count], new float[_count]);
+        }
+        for (int i = 0; i < _misplaced; i++)
+            _tokens[i] = i;
+        _misplaced = 0;
+        logits.CopyTo(_logits);
+    }
+
+    /// <summary>What the tokens so far change about the next one. Removed tokens are −∞; one is always left.</summary>
+    private void Constrain(ReadOnlySpan<float> logits, ReadOnlySpan<int> text, int newTokens)
+    {
+        Allow(logits, text, newTokens);
+        if (options.NoRepeatNgramSize == 0)
+            return;
+        // Every earlier end of an n-gram whose beginning the text ends with.
+        int size = options.NoRepeatNgramSize;
+        for (int end = size - 1; end < text.Length; end++)
+        {
+            if (text[(end - size + 1)..end].SequenceEqual(text[^(size - 1)..]))
+                _logits[text[end]] = float.NegativeInfinity;
+        }
+        if (FloatSpans.Max(Logits) == float.NegativeInfinity) // every token would repeat itself: repetition is allowed
+            Allow(logits, text, newTokens);
+    }
+
+    /// <summary>Penalises repetition, once for each token however often it occurs, and forbids an early end.</summary>
+    private void Allow(ReadOnlySpan<float> logits, ReadOnlySpan<int> text, int newTokens)
+    {
+        logits.CopyTo(_logits);
+        float penalty = options.RepetitionPenalty;
+        if (penalty != 1)
+        {
+            foreach (int token in text)
+                _logits[token] = logits[token] < 0 ? logits[token] * penalty : logits[token] / penalty;
+        }
+        if (newTokens < options.MinNewTokens)
+        {
+            foreach (int token in stop.Ids)
+                _logits[token] = float.NegativeInfinity;
+        }
     }
 
     /// <summary>
     /// Removes the tail of the sorted distribution whose probabilities sum to at most 1 − p. The likeliest token always stays.
     /// </summary>
-    private static Tensor KeepTopP(Tensor logits, float p)
+    private void KeepTopP(float p)
     {
-        var (ascending, order) = logits.sort(-1, descending: false);
-        var removed = ascending.softmax(-1).cumsum(-1) <= 1 - p;                              // (B, V), in sorted order
-        removed.select(-1, -1).fill_(0);
-        return logits.masked_fill(removed.scatter(-1, order, removed), double.NegativeInfinity);
+        double target = p * _total;
+        // Tokens below the mean of such a tail lie in it: most tokens of a large vocabulary need not be sorted.
+        Keep(_weights, MathF.Min(FloatSpans.Max(Weights), (float)((1 - (double)p) * 0.999 * _total / _count)));
+        var (last, ties) = _ranking.Reach(Logits, Weights, target);
+        Keep(_logits, last, ties);
     }
-
-    /// <summary>Removes tokens that have less than this part of the likeliest token's probability.</summary>
-    private static Tensor KeepMinP(Tensor logits, float p) =>
-        logits.masked_fill(logits < logits.amax([-1], keepdim: true) + MathF.Log(p), double.NegativeInfinity);
 
     /// <summary>
     /// Orders tokens by |−ln p − entropy| and keeps the first whose probabilities reach the mass; ties with the last of them stay.
     /// </summary>
-    private static Tensor KeepTypical(Tensor logits, float mass)
+    private void KeepTypical(float mass)
     {
-        var logProbs = logits.log_softmax(-1);
-        var probabilities = logProbs.exp();
-        var entropy = special.entr(probabilities).sum(-1, keepdim: true);                     // (B, 1): entr(0) is 0
-        var distances = (logProbs + entropy).abs();                                           // (B, V)
-        var (ascending, order) = distances.sort(-1, descending: false);
-        var last = (probabilities.gather(-1, order).cumsum(-1) < mass).sum(-1, keepdim: true); // (B, 1): the first that reaches it
-        var furthest = ascending.gather(-1, last.clamp_max(logits.size(-1) - 1));
-        return logits.masked_fill(distances > furthest, double.NegativeInfinity);
+        double logTotal = Math.Log(_total), entropy = 0; // −Σ p·ln p, with ln p = (logit − largest) − ln total
+        for (int i = 0; i < _count; i++)
+        {
+            if (_weights[i] > 0)
+                entropy += _weights[i] / _total * (logTotal - (_logits[i] - _largest));
+        }
+        for (int i = 0; i < _count; i++)
+            _typicality[i] = -(float)Math.Abs(_logits[i] - _largest - logTotal + entropy);
+        Keep(_typicality, _ranking.Reach(_typicality.AsSpan(0, _count), Weights, mass * _total).Last);
     }
 
-    /// <summary>Removes tokens that are less likely than epsilon, but never the likeliest.</summary>
-    private static Tensor CutOff(Tensor logits, float epsilon)
+    /// <summary>Keeps the tokens whose key is not below a threshold.</summary>
+    /// <param name="keys">One number for each token.</param>
+    /// <param name="threshold">The lowest key that stays.</param>
+    /// <param name="ties">Of the tokens that have this very key, so many stay: those with the lowest ids.</param>
+    private void Keep(float[] keys, float threshold, int ties = int.MaxValue)
     {
-        var unlikely = logits.softmax(-1) < epsilon;
-        return logits.masked_fill(unlikely & logits < logits.amax([-1], keepdim: true), double.NegativeInfinity);
+        int kept = 0;
+        for (int i = FloatSpans.SkipBelow(threshold, keys, 0, _count); i < _count; i = FloatSpans.SkipBelow(threshold, keys, i + 1, _count))
+        {
+            if (keys[i] == threshold && ties-- <= 0)
+                continue;
+            (_tokens[kept], _logits[kept], _weights[kept]) = (_tokens[i], _logits[i], _weights[i]);
+            kept++;
+        }
+        (_count, _misplaced) = (kept, Math.Max(kept, _misplaced));
+        _total = FloatSpans.Sum(Weights);
     }
 
-    /// <summary>The token at which the cumulative distribution passes u: one draw per row by inversion.</summary>
-    /// <param name="shaped">Logits from <see cref="Shape"/> (B, V).</param>
-    /// <param name="uniforms">One number in [0, 1) per row (B, 1).</param>
-    /// <returns>int64 (B).</returns>
-    public static Tensor Draw(Tensor shaped, Tensor uniforms)
+    /// <summary>The place of the token at which the cumulative weights pass a threshold: one draw by inversion.</summary>
+    private int Place(double threshold)
     {
-        using var scope = NewDisposeScope();
-        var cumulative = shaped.softmax(-1).cumsum(-1);                                       // (B, V)
-        var threshold = uniforms * cumulative.narrow(-1, -1, 1);                              // (B, 1): the sum is 1 but for rounding
-        return (cumulative <= threshold).sum(-1).MoveToOuterDisposeScope();
+        double sum = 0;
+        for (int start = 0; start < _count; start += FloatSpans.Block)
+        {
+            var block = Weights[start..Math.Min(start + FloatSpans.Block, _count)];
+            double next = sum + FloatSpans.SumOfBlock(block);
+            if (next > threshold)
+                return start + PlaceInBlock(block, threshold - sum);
+            sum = next;
+        }
+        return 0; // not numbers
+    }
+
+    /// <summary>The sum of a block is rounded: it may pass the threshold when its numbers, one by one, do not. Then it is the last.</summary>
+    private static int PlaceInBlock(ReadOnlySpan<float> weights, double threshold)
+    {
+        double sum = 0;
+        int last = 0;
+        for (int i = 0; i < weights.Length; i++)
+        {
+            if (weights[i] <= 0)
+                continue;
+            last = i;
+            sum += weights[i];
+            if (sum > threshold)
+                break;
+        }
+        return last;
     }
 }

@@ -1,5 +1,3 @@
-using static TorchSharp.torch;
-
 namespace ML.Rlhf.Torch.Modules;
 
 /// <summary>
@@ -16,9 +14,11 @@ public abstract class DecodingCache : IDisposable
     /// <summary>Counts new tokens in, once the whole model has them.</summary>
     internal virtual void Advance(int tokens) => Length += tokens;
 
-    /// <summary>Keeps only the named rows, in that order: finished rows leave the batch.</summary>
-    /// <param name="rows">Row indices, int64 (kept).</param>
-    internal abstract void Keep(Tensor rows);
+    /// <summary>
+    /// Keeps only the named rows, in that order: finished rows leave the batch. A row that is named several times is there several times
+    /// from then on.
+    /// </summary>
+    internal abstract void Keep(ReadOnlySpan<int> rows);
 
     /// <summary>Frees the memory.</summary>
     public abstract void Dispose();

@@ -333,23 +333,15 @@ internal sealed class EncoderDecoderCache : DecodingCache
         Targets.Advance(tokens);
     }
 
-    internal override void Keep(Tensor rows)
+    internal override void Keep(ReadOnlySpan<int> rows)
     {
-        using var scope = NewDisposeScope();
         Targets.Keep(rows);
         for (int layer = 0; layer < _sources.Length; layer++)
         {
             var (keys, values) = _sources[layer];
-            Tensor keptKeys = keys.index_select(0, rows), keptValues = values.index_select(0, rows);
-            _sources[layer] = (Owned(keptKeys), Owned(keptValues));
-            keys.Dispose();
-            values.Dispose();
+            _sources[layer] = (CacheRows.Keep(keys, rows), CacheRows.Keep(values, rows));
         }
-        if (SourceMask is { } mask)
-        {
-            SourceMask = Owned(mask.index_select(0, rows));
-            mask.Dispose();
-        }
+        SourceMask = SourceMask is null ? null : CacheRows.Copy(SourceMask, rows);
     }
 
     /// <inheritdoc/>
@@ -363,6 +355,4 @@ internal sealed class EncoderDecoderCache : DecodingCache
             values.Dispose();
         }
     }
-
-    private static Tensor Owned(Tensor tensor) => tensor.DetachFromDisposeScope();
 }

@@ -28,16 +28,12 @@ internal sealed class KeyValueCache : DecodingCache
         return (_keys[layer].narrow(2, 0, Length + t), _values[layer].narrow(2, 0, Length + t));
     }
 
-    internal override void Keep(Tensor rows)
+    internal override void Keep(ReadOnlySpan<int> rows)
     {
-        foreach (var store in (Tensor[][])[_keys, _values])
+        for (int layer = 0; layer < _keys.Length; layer++)
         {
-            for (int layer = 0; layer < store.Length; layer++)
-            {
-                var kept = store[layer].index_select(0, rows).DetachFromDisposeScope();
-                store[layer].Dispose();
-                store[layer] = kept;
-            }
+            _keys[layer] = CacheRows.Keep(_keys[layer], rows, filled: Length);
+            _values[layer] = CacheRows.Keep(_values[layer], rows, filled: Length);
         }
     }
 

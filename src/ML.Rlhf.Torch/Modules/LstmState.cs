@@ -28,11 +28,10 @@ internal sealed class LstmState : DecodingCache
         _layers[layer] = (output.alias().DetachFromDisposeScope(), memory.alias().DetachFromDisposeScope());
     }
 
-    internal override void Keep(Tensor rows)
+    internal override void Keep(ReadOnlySpan<int> rows)
     {
-        using var scope = NewDisposeScope();
         for (int layer = 0; layer < _layers.Length; layer++)
-            Set(layer, _layers[layer].Output.index_select(0, rows), _layers[layer].Memory.index_select(0, rows));
+            _layers[layer] = (CacheRows.Copy(_layers[layer].Output, rows), CacheRows.Copy(_layers[layer].Memory, rows));
     }
 
     public override void Dispose()

@@ -231,10 +231,12 @@ public class SamplerTests
             for (int t = prompts[row].Length; t < text.Length; t++)
             {
                 var logits = model.Logits(model.Hidden(tensor(Array.ConvertAll(text[..t], id => (long)id)).unsqueeze(0))[0][^1..]);
-                var shaped = TokenSampling.Shape(
-                    TokenSampling.Constrain(logits, [text[..t]], t - prompts[row].Length, End, options), options);
+                var sampling = new TokenSampling(options, End);
+                sampling.Shape(logits.data<float>().ToArray(), text.AsSpan(0, t), t - prompts[row].Length);
+                var logProbs = tensor(sampling.Logits.ToArray()).log_softmax(-1);
                 Close.Assert(
-                    shaped.log_softmax(-1)[0, text[t]].ToDouble(), results[row].LogProbabilities[t - prompts[row].Length], absolute: 1e-4);
+                    logProbs[sampling.Tokens.IndexOf(text[t])].ToDouble(), results[row].LogProbabilities[t - prompts[row].Length],
+                    absolute: 1e-4);
             }
         }
     }

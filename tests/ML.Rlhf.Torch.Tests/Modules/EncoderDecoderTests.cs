@@ -162,7 +162,7 @@ public class EncoderDecoderTests
         {
             if (t == 3)
             {
-                cache.Keep(tensor(new long[] { 2, 0 }));
+                cache.Keep([2, 0]);
                 rows = [2, 0];
             }
             var next = tensor(rows.Select(row => targets[row][t]).ToArray()).unsqueeze(-1);
@@ -317,7 +317,7 @@ public class EncoderDecoderTests
         model.Logits(model.Decode(batch.Ids, encoded, mask)).sum().backward();
         using var cache = new EncoderDecoderCache(model, encoded.detach(), mask, capacity: 2);
         model.DecodeNext(ones([2, 1], int64), cache);
-        cache.Keep(tensor(new long[] { 1 }));
+        cache.Keep([1]);
         model.DecodeNext(ones([1, 1], int64), cache);
     });
 

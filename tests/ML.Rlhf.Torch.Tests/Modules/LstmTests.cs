@@ -83,7 +83,7 @@ public class LstmTests
         model.Hidden(ids[.., ..5], cache: cache);
         var kept = tensor([3L, 1]);
 
-        cache.Keep(kept);
+        cache.Keep([3, 1]);
 
         Close.Assert(
             model.Hidden(ids)[.., 5..].index_select(0, kept), model.Hidden(ids[.., 5..].index_select(0, kept), cache: cache),
