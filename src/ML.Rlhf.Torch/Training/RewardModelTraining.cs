@@ -222,8 +222,6 @@ namespace ML.Rlhf.Torch.Training
         /// <summary>As many as put the standard error of the mean at 3 % of a deviation; Ziegler et al. took 256.</summary>
         private const int Count = 1024;
 
-        private const int BatchSize = 64;
-
         /// <summary>One answer to each of some prompts in a random order, prompt included.</summary>
         /// <param name="policy">In evaluation mode.</param>
         /// <param name="data">Where the prompts come from.</param>
@@ -234,15 +232,11 @@ namespace ML.Rlhf.Torch.Training
             CausalLanguageModel policy, RankingData data, SamplingOptions sampling, int endToken, TrainingRun run)
         {
             int[][] prompts = [.. new RandomStream(run.Seed, key: 1).Permutation(data.Count).Take(Count).Select(data.Prompt)];
+            RandomStream[] streams = [.. Enumerable.Range(0, prompts.Length).Select(row => new RandomStream(run.Seed, key: 2 + (ulong)row))];
             var samples = new TokenSequences();
-            foreach (int[] rows in Batches.ByLength(prompts.Length, BatchSize, row => prompts[row].Length))
-            {
-                var streams = Array.ConvertAll(rows, row => new RandomStream(run.Seed, key: 2 + (ulong)row));
-                int[][] batch = Array.ConvertAll(rows, row => prompts[row]);
-                var answers = Sampler.Generate(policy, batch, streams, endToken, sampling, checkCanceled: run.ThrowIfCanceled);
-                foreach (var (prompt, answer) in batch.Zip(answers))
-                    samples.Add([.. prompt, .. answer.Tokens]);
-            }
+            var answers = Sampler.Generate(policy, prompts, streams, endToken, sampling, checkCanceled: run.ThrowIfCanceled);
+            foreach (var (prompt, answer) in prompts.Zip(answers))
+                samples.Add([.. prompt, .. answer.Tokens]);
             return samples;
         }
     }

@@ -30,13 +30,19 @@ internal interface IBatchedColumns
 }
 
 /// <summary>
-/// Columns that a model computes from text columns, many rows at a time. Reading is lazy: a cursor reads one batch of rows ahead, and
-/// runs the model, once for all columns, when one of the first of them is asked for. Whoever asks for other columns only never runs it.
+/// Columns that a model computes from text columns, many rows at a time. Reading is lazy: a cursor reads some rows ahead, and runs the
+/// model, once for all columns, when one of the first of them is asked for. Whoever asks for other columns only never runs it.
 /// </summary>
+/// <remarks>
+/// The first time a cursor reads one batch ahead, so that the first rows come soon, and then twice as many each time, up to
+/// <see cref="LargestWindow"/>: from many rows the model makes batches of similar length, with little padding.
+/// </remarks>
 /// <typeparam name="T">What the model gives for a row.</typeparam>
 /// <param name="Sources">The columns that it is computed from: texts, or vectors of them.</param>
-/// <param name="BatchSize">Rows per run of the model.</param>
-/// <param name="Compute">From the sources' texts of some rows, those of a vector one after another, to one result per row.</param>
+/// <param name="BatchSize">Rows that the model takes at once.</param>
+/// <param name="Compute">
+/// From the sources' texts of some rows, those of a vector one after another, to one result per row. It makes batches of them.
+/// </param>
 /// <param name="Columns">The columns to add.</param>
 internal sealed record BatchedColumns<T>(
     string[] Sources, int BatchSize, Func<IReadOnlyList<string[]>, IReadOnlyList<T>> Compute, params ComputedColumn<T>[] Columns)
@@ -48,6 +54,9 @@ internal sealed record BatchedColumns<T>(
         : this(sources, batchSize, compute, ComputedColumn<T>.Of(name, type, result => result))
     {
     }
+
+    /// <summary>The most rows that a cursor reads ahead: enough for batches of nearly one length, and a short wait.</summary>
+    public int LargestWindow => 8 * BatchSize;
 
     public IDataView AddTo(IDataView input) => new BatchedDataView<T>(input, this, Map(input.Schema));
 
@@ -129,6 +138,7 @@ internal sealed class BatchedDataView<T>(IDataView input, BatchedColumns<T> colu
         private readonly List<string[]> _sources;
         private readonly DataViewRowId[] _ids;
         private IReadOnlyList<T>? _computed;
+        private int _window; // rows to read ahead the next time
         private int _current = -1;
         private long _position = -1;
         private bool _inputEnded;
@@ -138,11 +148,12 @@ internal sealed class BatchedDataView<T>(IDataView input, BatchedColumns<T> colu
             (_input, _columns, _mapper) = (input, columns, mapper);
             _active = [.. needed.Select(c => c.Index)];
             _passed = needed.Where(c => c.Index < mapper.InputSchema.Count)
-                .ToDictionary(c => c.Index, c => Buffer.Create(input, mapper.InputSchema[c.Index], columns.BatchSize));
+                .ToDictionary(c => c.Index, c => Buffer.Create(input, mapper.InputSchema[c.Index], columns.LargestWindow));
             _readSources = columns.CreateReader(input);
             _getId = input.GetIdGetter();
-            _sources = new List<string[]>(columns.BatchSize);
-            _ids = new DataViewRowId[columns.BatchSize];
+            _sources = [];
+            _ids = new DataViewRowId[columns.LargestWindow];
+            _window = columns.BatchSize;
         }
 
         public override DataViewSchema Schema => _mapper.OutputSchema;
@@ -153,7 +164,7 @@ internal sealed class BatchedDataView<T>(IDataView input, BatchedColumns<T> colu
 
         public override bool MoveNext()
         {
-            if (_current + 1 >= _sources.Count && !ReadBatch())
+            if (_current + 1 >= _sources.Count && !ReadWindow())
             {
                 _position = -1;
                 return false;
@@ -163,12 +174,12 @@ internal sealed class BatchedDataView<T>(IDataView input, BatchedColumns<T> colu
             return true;
         }
 
-        private bool ReadBatch()
+        private bool ReadWindow()
         {
             _sources.Clear();
             _computed = null;
             _current = -1;
-            while (!_inputEnded && _sources.Count < _columns.BatchSize)
+            while (!_inputEnded && _sources.Count < _window)
             {
                 if (!_input.MoveNext())
                 {
@@ -180,6 +191,7 @@ internal sealed class BatchedDataView<T>(IDataView input, BatchedColumns<T> colu
                     buffer.Fill(_sources.Count);
                 _sources.Add(_readSources());
             }
+            _window = Math.Min(2 * _window, _columns.LargestWindow);
             return _sources.Count > 0;
         }
 
@@ -225,7 +237,7 @@ internal sealed class BatchedDataView<T>(IDataView input, BatchedColumns<T> colu
         }
     }
 
-    /// <summary>The values of one input column for the rows of a batch.</summary>
+    /// <summary>The values of one input column for the rows of a window.</summary>
     private abstract class Buffer
     {
         public abstract void Fill(int slot);
