@@ -83,7 +83,7 @@ public class TrainingParts
     public void PadBatch()
     {
         using var scope = NewDisposeScope();
-        PaddedBatch.Create(Rows, row => _rows[row], CPU);
+        PaddedBatch.Create(_rows, CPU);
     }
 
     private sealed record Options : OptimizationOptions;
