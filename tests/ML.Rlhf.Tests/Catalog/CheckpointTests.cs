@@ -301,6 +301,8 @@ public sealed class CheckpointTests : IDisposable
             "ValidationData", "PretrainingData", "Demonstrations", "Tokenizer", "ChatTemplate", "Conversations",
             // Its reward models are watched, not learned from.
             "GoldReward",
+            // Where tokens are kept.
+            "TokenFile",
         ];
 
         string[] forgotten = [.. options.GetType().GetProperties(BindingFlags.Public | BindingFlags.Instance).Select(p => p.Name)
