@@ -6,7 +6,8 @@ namespace ML.Rlhf.Torch.Kernels;
 
 /// <summary>
 /// Shares the pieces of some work among libtorch's own threads. .NET's threads would compete with them for the cores: libtorch's wait
-/// awake for their next work. Which thread does a piece is left to chance, so that no bit of the result may depend on it.
+/// awake for their next work. Where libtorch has another OpenMP than GNU's, .NET's do the work nevertheless. Which thread does a piece is
+/// left to chance, so that no bit of the result may depend on it.
 /// </summary>
 internal static unsafe class Team
 {
@@ -16,7 +17,7 @@ internal static unsafe class Team
     private static readonly delegate* unmanaged<delegate* unmanaged<void*, void>, void*, uint, uint, void> s_parallel = FindOpenMp();
 
     /// <summary>How many threads work at once.</summary>
-    public static int Threads => s_parallel == null ? 1 : Math.Min(torch.get_num_threads(), MostThreads);
+    public static int Threads => Math.Min(torch.get_num_threads(), MostThreads);
 
     /// <summary>Calls <paramref name="body"/> once for each piece, and returns when all are done.</summary>
     /// <param name="pieces">How many.</param>
@@ -26,11 +27,15 @@ internal static unsafe class Team
     {
         var work = new Work { Body = body, Context = context, Pieces = pieces };
         int threads = Math.Min(Threads, pieces);
-        if (threads > 1)
+        if (threads <= 1)
+            DoPieces(&work);
+        else if (s_parallel != null)
             s_parallel(&Join, &work, (uint)threads, 0);
         else
-            DoPieces(&work);
+            JoinOnThreadPool(&work, threads);
     }
+
+    private static void JoinOnThreadPool(Work* work, int threads) => Parallel.For(0, threads, _ => DoPieces(work));
 
     private struct Work
     {

@@ -222,6 +222,88 @@ public class AdamWTests
         });
     }
 
+    /// <summary>libtorch's own operations in float64. Sizes end within a vector and within a block; decay ends within a block.</summary>
+    [Theory]
+    [InlineData(AdamForm.PyTorch, 0, double.PositiveInfinity)]
+    [InlineData(AdamForm.PyTorch, 0.1, 1)]
+    [InlineData(AdamForm.TensorFlow, 0.1, double.PositiveInfinity)]
+    [InlineData(AdamForm.TensorFlow, 0, 1)]
+    public void Steps_equal_libtorchs_operations_at_any_size(AdamForm form, double decay, double clipping)
+    {
+        var options = new PlainOptions { AdamForm = form, WeightDecay = decay, GradientClipping = clipping, Epsilon = 1e-5 };
+        foreach (var (matrix, vector) in ((int, int)[])[(1, 1), (7, 3), (16, 8), (16383, 5), (16384, 1), (40001, 30003)])
+        {
+            using var scope = NewDisposeScope();
+            using var generator = new Generator(7);
+            var values = randn([matrix + vector], dtype: float64, generator: generator).@float();
+            using var module = new TwoParameters(values[..matrix].unsqueeze(0), values[matrix..]);
+            using var optimizer = new AdamW(options, module);
+            Tensor expected = values.@double(), mean = zeros_like(expected), square = zeros_like(expected);
+            using var noGrad = no_grad();
+            for (int step = 1; step <= 5; step++)
+            {
+                var gradient = randn([matrix + vector], dtype: float64, generator: generator).@float();
+                optimizer.Gradients.copy_(gradient);
+                Close.Assert(gradient.@double().norm().ToDouble(), optimizer.Step(0.01), relative: 1e-6);
+
+                var g = gradient.@double();
+                double norm = g.norm().ToDouble(), root = Math.Sqrt(1 - Math.Pow(options.Beta2, step));
+                g *= norm > clipping ? clipping / (norm + 1e-6) : 1;
+                expected[..matrix].mul_(1 - 0.01 * decay);
+                mean = mean * options.Beta1 + g * (1 - options.Beta1);
+                square = square * options.Beta2 + g * g * (1 - options.Beta2);
+                var divisor = form == AdamForm.PyTorch ? square.sqrt() / root + 1e-5 : (square.sqrt() + 1e-5) / root;
+                expected -= 0.01 / (1 - Math.Pow(options.Beta1, step)) * mean / divisor;
+                Close.Assert(expected, optimizer.Parameters.@double(), relative: 1e-6, absolute: 1e-6, $"{matrix} + {vector}, step {step}");
+            }
+        }
+    }
+
+    [Fact]
+    public void Bits_do_not_depend_on_the_number_of_threads()
+    {
+        int before = get_num_threads();
+        (double Norm, float[] Values) Train(int threads)
+        {
+            set_num_threads(threads);
+            using var scope = NewDisposeScope();
+            using var generator = new Generator(7);
+            using var module = new TwoParameters(randn([3, 50_001], generator: generator), randn([333], generator: generator));
+            using var optimizer = new AdamW(new PlainOptions { WeightDecay = 0.1 }, module);
+            optimizer.Gradients.normal_(0, 1, generator);
+            optimizer.Step(0.01);
+            return (optimizer.Step(0.01), optimizer.Parameters.data<float>().ToArray());
+        }
+        try
+        {
+            var one = Train(1);
+            foreach (int threads in (int[])[2, 3])
+            {
+                var several = Train(threads);
+                Assert.Equal(one.Norm, several.Norm);
+                Assert.Equal(one.Values, several.Values);
+            }
+        }
+        finally
+        {
+            set_num_threads(before);
+        }
+    }
+
+    [Fact]
+    public void A_step_allocates_next_to_nothing()
+    {
+        using var module = new TwoParameters(ones(3, 50_001), ones(333));
+        using var optimizer = new AdamW(new PlainOptions { WeightDecay = 0.1 }, module);
+        optimizer.Step(0.01);
+
+        long before = GC.GetAllocatedBytesForCurrentThread();
+        for (int step = 0; step < 10; step++)
+            optimizer.Step(0.01);
+
+        Assert.InRange((GC.GetAllocatedBytesForCurrentThread() - before) / 10, 0, 4096);
+    }
+
     private sealed class TwoParameters : Module
     {
         private readonly Parameter first, second;

@@ -1,3 +1,4 @@
+using ML.Rlhf.Torch.Kernels;
 using TorchSharp;
 using static TorchSharp.torch;
 using static TorchSharp.torch.nn;
@@ -6,14 +7,17 @@ namespace ML.Rlhf.Torch.Training;
 
 /// <summary>
 /// AdamW (Loshchilov and Hutter 2017, arXiv 1711.05101, algorithm 2) over one flat buffer: every parameter of the modules becomes a view
-/// into it, and every gradient a view into another, so a step is a handful of vector operations, however many parameters there are.
+/// into it, and every gradient a view into another, so a step is one pass over them (<see cref="AdamWKernel"/>; on a GPU, a handful of
+/// operations), however many parameters there are.
 /// Matrices come first in the buffer, so that weight decay is one product over its front.
 /// </summary>
 internal sealed class AdamW : IResumable, IDisposable
 {
     private readonly Modules.ParameterBuffer _parameters;
     private readonly OptimizationOptions _options;
-    private readonly Tensor _mean, _square, _scratch;
+    private readonly Tensor _mean, _square;
+    private readonly double[]? _blockSums; // null where libtorch computes: on a GPU
+    private double _scale = 1; // what the gradient is multiplied with in the next step
     private int _step;
 
     /// <summary>Takes hold of the parameters of some modules until it is disposed.</summary>
@@ -23,7 +27,8 @@ internal sealed class AdamW : IResumable, IDisposable
         _parameters = new Modules.ParameterBuffer(modules);
         _mean = zeros_like(_parameters.Values).DetachFromDisposeScope();
         _square = zeros_like(_parameters.Values).DetachFromDisposeScope();
-        _scratch = zeros_like(_parameters.Values).DetachFromDisposeScope();
+        if (_parameters.Values is { device_type: DeviceType.CPU, dtype: ScalarType.Float32 })
+            _blockSums = new double[AdamWKernel.Blocks(_parameters.Values.numel())];
     }
 
     /// <summary>All parameters, one after another; it belongs to this.</summary>
@@ -50,7 +55,7 @@ internal sealed class AdamW : IResumable, IDisposable
         return norm;
     }
 
-    /// <summary>Clips the gradients.</summary>
+    /// <summary>Clips the gradients: the next step takes them scaled down. Their buffer stays as it is.</summary>
     /// <returns>L2 norm of the gradient before clipping.</returns>
     /// <exception cref="NonFiniteGradientException">The gradient has a NaN or an infinity; no parameter was changed.</exception>
     public double ClipGradients()
@@ -59,24 +64,20 @@ internal sealed class AdamW : IResumable, IDisposable
         return double.IsFinite(norm) ? norm : throw new NonFiniteGradientException(norm);
     }
 
-    /// <summary>Takes one step with the gradients as they are.</summary>
+    /// <summary>Takes one step, with the gradients as they were clipped.</summary>
     /// <param name="learningRate">The rate of this step.</param>
     public void Descend(double learningRate)
     {
-        using var noGrad = no_grad();
-        using var scope = NewDisposeScope();
-        Tensor values = _parameters.Values, gradients = _parameters.Gradients;
-
         _step++;
         double correction1 = 1 - Math.Pow(_options.Beta1, _step), correction2 = 1 - Math.Pow(_options.Beta2, _step);
-        if (_options.WeightDecay > 0)
-            values.narrow(0, 0, _parameters.MatrixElements).mul_(1 - learningRate * _options.WeightDecay);
-        _mean.mul_(_options.Beta1).add_(gradients, alpha: 1 - _options.Beta1);
-        _square.mul_(_options.Beta2).addcmul_(gradients, gradients, 1 - _options.Beta2);
         // Both forms divide by √(v/(1 − β₂ᵗ)) + ε; TensorFlow's ε is corrected like v.
         double root = Math.Sqrt(correction2), epsilon = _options.Epsilon / (_options.AdamForm == AdamForm.TensorFlow ? root : 1);
-        _scratch.copy_(_square).sqrt_().mul_(1 / root).add_(epsilon);
-        values.addcdiv_(_mean, _scratch, -learningRate / correction1);
+        double keep = 1 - learningRate * _options.WeightDecay, rate = learningRate / correction1;
+        if (_blockSums is null)
+            DescendOnGpu(keep, rate, root, epsilon);
+        else
+            DescendOnCpu(keep, rate, root, epsilon);
+        _scale = 1;
     }
 
     /// <summary>L2 norm of the parameters.</summary>
@@ -104,18 +105,58 @@ internal sealed class AdamW : IResumable, IDisposable
     {
         _mean.Dispose();
         _square.Dispose();
-        _scratch.Dispose();
         _parameters.Dispose();
+    }
+
+    private unsafe void DescendOnCpu(double keep, double rate, double root, double epsilon) => AdamWKernel.Run(new AdamWStep
+    {
+        Values = TensorMemory.Floats(_parameters.Values),
+        Gradients = TensorMemory.Floats(_parameters.Gradients),
+        Mean = TensorMemory.Floats(_mean),
+        Square = TensorMemory.Floats(_square),
+        Count = _parameters.Values.numel(),
+        Decaying = _parameters.MatrixElements,
+        Keep = (float)keep,
+        Scale = (float)_scale,
+        Beta1 = (float)_options.Beta1,
+        Beta2 = (float)_options.Beta2,
+        Rest1 = (float)(1 - _options.Beta1),
+        Rest2 = (float)(1 - _options.Beta2),
+        Rate = (float)rate,
+        RootScale = (float)(1 / root),
+        Epsilon = (float)epsilon,
+    });
+
+    private void DescendOnGpu(double keep, double rate, double root, double epsilon)
+    {
+        using var noGrad = no_grad();
+        using var scope = NewDisposeScope();
+        Tensor values = _parameters.Values, gradients = _parameters.Gradients;
+
+        if (keep != 1)
+            values.narrow(0, 0, _parameters.MatrixElements).mul_(keep);
+        if (_scale != 1)
+            gradients.mul_(_scale);
+        _mean.mul_(_options.Beta1).add_(gradients, alpha: 1 - _options.Beta1);
+        _square.mul_(_options.Beta2).addcmul_(gradients, gradients, 1 - _options.Beta2);
+        values.addcdiv_(_mean, _square.sqrt().mul_(1 / root).add_(epsilon), -rate);
     }
 
     private double Clip()
     {
+        double norm = GradientNorm();
+        _scale = double.IsFinite(norm) && norm > _options.GradientClipping ? _options.GradientClipping / (norm + 1e-6) : 1;
+        return norm;
+    }
+
+    private unsafe double GradientNorm()
+    {
         using var noGrad = no_grad();
         using var scope = NewDisposeScope();
-        double norm = Gradients.norm().ToDouble();
-        if (double.IsFinite(norm) && norm > _options.GradientClipping)
-            Gradients.mul_(_options.GradientClipping / (norm + 1e-6));
-        return norm;
+        if (_blockSums is null)
+            return Gradients.norm().ToDouble();
+        double sum = AdamWKernel.SquareSum(TensorMemory.Floats(Gradients), Gradients.numel(), _blockSums);
+        return sum > float.MaxValue ? double.PositiveInfinity : Math.Sqrt(sum); // Adam keeps squares in float32
     }
 }
 

@@ -28,8 +28,15 @@ internal sealed class PrecisionScope : IDisposable
 
     /// <param name="options">Their precision.</param>
     /// <param name="modules">All that compute in the run, frozen ones too.</param>
-    public static PrecisionScope Begin(OptimizationOptions options, params Module[] modules) => new(
-        options.Precision, [.. modules.Select(module => (module as ScalarGpt)?.Trunk ?? module as CausalLanguageModel).OfType<CausalLanguageModel>()]);
+    public static PrecisionScope Begin(OptimizationOptions options, params Module[] modules) =>
+        new(options.Precision, [.. ModelsOf(modules)]);
+
+    /// <summary>What modules compute in now.</summary>
+    public static Precision Of(Module[] modules) =>
+        ModelsOf(modules).Any(model => model.Precision == Precision.BFloat16) ? Precision.BFloat16 : Precision.Float32;
+
+    private static IEnumerable<CausalLanguageModel> ModelsOf(Module[] modules) =>
+        modules.Select(module => (module as ScalarGpt)?.Trunk ?? module as CausalLanguageModel).OfType<CausalLanguageModel>();
 
     public void Dispose()
     {

@@ -23,7 +23,7 @@ internal sealed record RunStart(
 /// <param name="Stage">The trainer.</param>
 /// <param name="Started">When the run began, or was last resumed, to the second: equal runs have files of one length.</param>
 /// <param name="Settings">Options, seed, and fingerprints of data and starting model. A run is resumed with the same ones.</param>
-/// <param name="Surroundings">Versions, machine, device and threads. With others a run goes on, but its bits may differ.</param>
+/// <param name="Surroundings">Versions, machine, device, threads and precision. With others a run goes on, but its bits may differ.</param>
 internal sealed record RunManifest(
     string Stage, DateTimeOffset Started, SortedDictionary<string, string> Settings, SortedDictionary<string, string> Surroundings)
 {
@@ -48,6 +48,7 @@ internal sealed record RunManifest(
                 ["OS"] = RuntimeInformation.OSDescription,
                 ["Architecture"] = $"{RuntimeInformation.ProcessArchitecture}",
                 ["Device"] = $"{run.Device}",
+                ["Precision"] = $"{PrecisionScope.Of(start.Models)}",
                 ["Threads"] = $"{get_num_threads()}",
                 ["Processors"] = $"{Environment.ProcessorCount}",
             });
