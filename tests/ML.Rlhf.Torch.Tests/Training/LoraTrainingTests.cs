@@ -32,6 +32,8 @@ public class LoraTrainingTests
         {
             Assert.All(network.named_parameters(), p =>
             {
+                if (stage == "Reward model" && p.name == "score.bias")
+                    return; // a difference of two scores has none: rounding decides whether it moves
                 bool moved = Close.Distance(before[p.name], p.parameter) > 0;
                 Assert.True(moved == p.parameter.requires_grad, $"{p.name} {(moved ? "moved" : "did not move")}");
             });
