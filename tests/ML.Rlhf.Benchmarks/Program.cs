@@ -18,6 +18,9 @@ sideBySide.SetAction(parsed => SideBySide.Run(
     parsed.GetValue(peer) is { } folder ? new PeerFolder(folder.FullName, parsed.GetValue(clearBlas)) : null,
     Math.Max(1, parsed.GetValue(rounds))));
 
+var growth = new Command("growth", "What four sizes each of training, decoding and models cost.");
+growth.SetAction(_ => Growth.Run());
+
 // micro: BenchmarkDotNet, whose own options may follow.
 var micro = new Command("micro", "Small parts, by BenchmarkDotNet.") { TreatUnmatchedTokensAsErrors = false };
 micro.SetAction(parsed => MicroBenchmarks.Run([.. parsed.UnmatchedTokens]));
@@ -30,4 +33,4 @@ ours.SetAction(parsed => Console.WriteLine(AllWorks.Find(parsed.GetValue(name)!)
 var limit = new Command("limit", "What this machine can do at best.") { Hidden = true };
 limit.SetAction(_ => Console.WriteLine(MachineLimit.Measure().ToLine()));
 
-return new RootCommand("How fast ML.Rlhf is.") { sideBySide, micro, ours, limit }.Parse(args).Invoke();
+return new RootCommand("How fast ML.Rlhf is.") { sideBySide, growth, micro, ours, limit }.Parse(args).Invoke();

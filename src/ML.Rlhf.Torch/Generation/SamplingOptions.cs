@@ -76,6 +76,16 @@ public sealed record SamplingOptions
     /// <value>False by default: losing text silently is worse than an error.</value>
     public bool TruncatePrompts { get; init; }
 
+    /// <summary>
+    /// What the model's products are computed in. In training, the run's own precision holds: see
+    /// <see cref="OptimizationOptions.Precision"/>.
+    /// </summary>
+    /// <value>
+    /// <see cref="Precision.Float32"/> by default: completions are those of other libraries. With <see cref="Precision.BFloat16"/> the
+    /// weights are packed once per call into half the memory, and a token comes two to four times as fast.
+    /// </value>
+    public Precision Precision { get; init; } = Precision.Float32;
+
     /// <summary>Below it, logits divided by the temperature leave float32.</summary>
     internal const float MinimumTemperature = 0.001f;
 
@@ -118,6 +128,7 @@ public sealed record SamplingOptions
         problems.Require(NoRepeatNgramSize >= 0, nameof(NoRepeatNgramSize), NoRepeatNgramSize, "at least 0 (0 allows all repetition)");
         problems.Require(MinNewTokens >= 0 && MinNewTokens <= Math.Max(MaxNewTokens, 0), nameof(MinNewTokens), MinNewTokens,
             $"at least 0 and at most {nameof(MaxNewTokens)} ({MaxNewTokens})");
+        problems.Require(Enum.IsDefined(Precision), nameof(Precision), Precision, string.Join(", ", Enum.GetNames<Precision>()));
         problems.Throw();
     }
 }

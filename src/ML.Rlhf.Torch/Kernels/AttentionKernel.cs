@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using System.Runtime.Intrinsics;
 
 namespace ML.Rlhf.Torch.Kernels;
@@ -46,6 +47,7 @@ internal static unsafe class AttentionKernel
     /// <param name="strideY">From one row to the next.</param>
     /// <param name="logSums">log Σ exp of each query's scores (T); null where no backward pass follows.</param>
     /// <param name="memory"><see cref="ScratchBytes"/>.</param>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public static void Forward(
         ushort* q, ushort* k, ushort* v, int stride, int t, int d, ushort* y, int strideY, float* logSums, byte* memory)
     {
@@ -80,6 +82,7 @@ internal static unsafe class AttentionKernel
     }
 
     /// <summary>exp(s·scale − log Σ) of a query's scores against all keys up to its own.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     private static void Softmax(float* scores, ushort* weights, int block, int row, float scale, float* logSum)
     {
         const int Next = Block * Block; // the same row of the next block of keys
@@ -136,6 +139,7 @@ internal static unsafe class AttentionKernel
     /// <param name="dk">Gradient of the keys.</param>
     /// <param name="dv">Gradient of the values.</param>
     /// <param name="memory"><see cref="ScratchBytes"/>.</param>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public static void Backward(
         ushort* q, ushort* k, ushort* v, int stride, int t, int d, ushort* y, ushort* dy, int strideY, float* logSums,
         ushort* dq, ushort* dk, ushort* dv, byte* memory)
@@ -198,6 +202,7 @@ internal static unsafe class AttentionKernel
     }
 
     /// <summary>Weights and gradients of scores of two queries, as rows of pairs, and the latter by rows as well.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     private static void WeightsOfTwo(
         float* scores, float* weightGradient, int row, int rows, bool diagonal, float scale, float* logSums, float* dots,
         ushort* scoreGradient, uint* wovenWeights, uint* wovenScores)

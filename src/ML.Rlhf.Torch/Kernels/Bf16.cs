@@ -46,6 +46,7 @@ internal static unsafe class Bf16
         Avx512F.ConvertToVector512UInt32(Vector256.Load(first))
         | Vector512.ShiftLeft(Avx512F.ConvertToVector512UInt32(Vector256.Load(second)), 16);
 
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public static void Convert(float* from, ushort* to, long count)
     {
         for (long i = 0; i < count; i += 16)
@@ -59,6 +60,7 @@ internal static unsafe class Bf16
     /// <param name="padded">Even.</param>
     /// <param name="columns">Multiple of 16.</param>
     /// <param name="to">(padded/2, columns, 2).</param>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public static void WeaveRows(ushort* from, long stride, int rows, int padded, int columns, ushort* to)
     {
         for (int row = 0; row < padded; row += 2, to += 2 * columns)
@@ -83,6 +85,7 @@ internal static unsafe class Bf16
     /// <param name="rows">At most <see cref="Block"/>; up to that, columns of zeros.</param>
     /// <param name="depth">Multiple of 16.</param>
     /// <param name="to">(depth/2, <see cref="Block"/>, 2).</param>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public static void WeaveColumns(ushort* from, long stride, int rows, int depth, ushort* to)
     {
         Vector512<uint>* lanes = stackalloc Vector512<uint>[16];
@@ -103,6 +106,7 @@ internal static unsafe class Bf16
     }
 
     /// <summary>The transpose of rows that are woven already: (pairs, columns, 2) to (columns, 2·pairs), by rows.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public static void TransposeWoven(uint* from, long stride, int pairs, int columns, ushort* to, long toStride)
     {
         Vector512<uint>* lanes = stackalloc Vector512<uint>[16];
@@ -164,6 +168,7 @@ internal static unsafe class Bf16
     /// <param name="depth">in; a multiple of 16.</param>
     /// <param name="block">Which 64 outputs.</param>
     /// <param name="to">(in/2, 64, 2).</param>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public static void PackTransposed(float* weight, int rows, int depth, int block, ushort* to)
     {
         Vector512<uint>* lanes = stackalloc Vector512<uint>[16];
@@ -200,6 +205,7 @@ internal static unsafe class Bf16
     /// <param name="columns">in; a multiple of 16.</param>
     /// <param name="block">Which 64 inputs.</param>
     /// <param name="to">(out/2, 64, 2).</param>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public static void Pack(float* weight, int rows, int columns, int block, ushort* to)
     {
         int width = Math.Min(Block, columns - block * Block);

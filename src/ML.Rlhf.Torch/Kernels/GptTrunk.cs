@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using System.Runtime.Intrinsics;
 using ML.Rlhf.Torch.Modules;
 
@@ -32,7 +33,8 @@ internal sealed unsafe class GptTrunk : IDisposable
     /// <param name="p">Parameters.</param>
     /// <param name="output">Hidden states after the last norm, (B·T, C).</param>
     /// <param name="keep">Whether a backward pass follows.</param>
-    public void Forward(in GptShape shape, long* ids, GptPointers p, float* output, bool keep)
+    /// <param name="memory">Gets the keys and values of each row's tokens, in the slot of its number; null: nobody asks.</param>
+    public void Forward(in GptShape shape, long* ids, GptPointers p, float* output, bool keep, KeyValueMemory? memory = null)
     {
         _shape = shape;
         var s = Lay(keep);
@@ -46,6 +48,11 @@ internal sealed unsafe class GptTrunk : IDisposable
             SelectLayer(ref s, layer, keep, p.Blocks[layer]);
             Team.Run(s.PackPieces, &PackForward, &s);
             Team.Run(s.RowBlocks, &NormAndProject, &s);            // queries, keys, values
+            if (memory is { } remembered)
+            {
+                (s.Memory, s.Layer) = (remembered, layer);
+                Team.Run(shape.Batch * shape.Heads, &Remember, &s);
+            }
             Team.Run(shape.Batch * shape.Heads, &Attend, &s);
             Team.Run(s.RowBlocks, &ProjectAndFeedForward, &s);     // the rest of the block
         }
@@ -83,6 +90,7 @@ internal sealed unsafe class GptTrunk : IDisposable
     // ---- Forward ----
 
     /// <summary>x = token embedding + position embedding.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     private static void Embed(void* state, int piece, int thread)
     {
         var s = (GptTrunkState*)state;
@@ -96,6 +104,7 @@ internal sealed unsafe class GptTrunk : IDisposable
     }
 
     /// <summary>Queries, keys and values: norm(x)·Wᵀ + b.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     private static void NormAndProject(void* state, int piece, int thread)
     {
         var s = (GptTrunkState*)state;
@@ -120,6 +129,19 @@ internal sealed unsafe class GptTrunk : IDisposable
         }
     }
 
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    private static void Remember(void* state, int piece, int thread)
+    {
+        var s = (GptTrunkState*)state;
+        var (batch, head) = (piece / s->Heads, piece % s->Heads);
+        int c = s->C, d = c / s->Heads;
+        for (int place = 0; place < s->T; place++)
+        {
+            ushort* k = s->Qkv + ((((long)batch * s->T) + place) * 3 * c) + c + (head * d);
+            s->Memory.Set(s->Layer, batch, head, place, k, k + c);
+        }
+    }
+
     private static void Attend(void* state, int piece, int thread)
     {
         var s = (GptTrunkState*)state;
@@ -133,6 +155,7 @@ internal sealed unsafe class GptTrunk : IDisposable
     }
 
     /// <summary>x + attended·Wᵀ + b, and to that gelu(norm(·)·Wᵀ + b)·Wᵀ + b.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     private static void ProjectAndFeedForward(void* state, int piece, int thread)
     {
         var s = (GptTrunkState*)state;
@@ -183,6 +206,7 @@ internal sealed unsafe class GptTrunk : IDisposable
         }
     }
 
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     private static void LastNorm(void* state, int piece, int thread)
     {
         var s = (GptTrunkState*)state;
@@ -237,6 +261,7 @@ internal sealed unsafe class GptTrunk : IDisposable
     }
 
     /// <summary>The feed-forward half of a block, and the gradient of what attention gave.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     private static void FeedForwardBackward(void* state, int piece, int thread)
     {
         var s = (GptTrunkState*)state;
@@ -300,6 +325,7 @@ internal sealed unsafe class GptTrunk : IDisposable
             dq, dq + c, dq + (2 * c), s->Scratch(thread));
     }
 
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     private static void NormAndProjectBackward(void* state, int piece, int thread)
     {
         var s = (GptTrunkState*)state;
@@ -325,6 +351,7 @@ internal sealed unsafe class GptTrunk : IDisposable
     }
 
     /// <summary>Adds the gradient of each token's embedding, 16 columns at a time, token by token.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     private static void EmbedBackward(void* state, int piece, int thread)
     {
         var s = (GptTrunkState*)state;

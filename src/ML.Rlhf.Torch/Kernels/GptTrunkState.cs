@@ -21,6 +21,10 @@ internal unsafe struct GptTrunkState(GptShape shape)
     public float* TokenEmbedding, PositionEmbedding;
     public BlockPointers Block;
 
+    // Who generates remembers keys and values.
+    public KeyValueMemory Memory;
+    public int Layer;
+
     // Kept for the backward pass, per block.
     public float* X, XMid, XOut, Moments1, Moments2, LogSums;
     public ushort* Qkv, Attended, Hidden;

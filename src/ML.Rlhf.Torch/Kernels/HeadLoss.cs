@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using System.Runtime.Intrinsics;
 
 namespace ML.Rlhf.Torch.Kernels;
@@ -119,6 +120,7 @@ internal sealed unsafe class HeadLoss : IDisposable
     }
 
     /// <summary>Takes the group's logits into the sums of 64 rows (Milakov and Gimelshein 2018, arXiv 1805.02867, algorithm 3).</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     private static void AddToSums(void* state, int piece, int thread)
     {
         var s = (State*)state;
@@ -161,6 +163,7 @@ internal sealed unsafe class HeadLoss : IDisposable
     }
 
     /// <summary>factor·(softmax − 1[label]) of the group, and what of it goes to the hidden states: times W.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     private static void LogitGradients(void* state, int piece, int thread)
     {
         var s = (State*)state;

@@ -26,7 +26,7 @@ internal sealed unsafe class NativeBuffer : IDisposable
         catch (OutOfMemoryException e)
         {
             throw new InsufficientMemoryException(
-                $"{bytes >> 20} MB for the activations of a training step could not be had. Lower BatchSize, MicroBatchSize or the context.", e);
+                $"{bytes >> 20} MB for activations or packed weights could not be had. Lower BatchSize, MicroBatchSize or the context.", e);
         }
         _bytes = (nuint)bytes;
         GC.AddMemoryPressure(bytes);

@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using System.Runtime.Intrinsics;
 
 namespace ML.Rlhf.Torch.Kernels;
@@ -38,6 +39,7 @@ internal static unsafe class Products
         (sizeof(ushort) * (long)Rows * ((Blocks(tokens) * Rows) + Chunk)) + (sizeof(uint) * Rows * Rows);
 
     /// <summary>Rows (64, depth) times a packed matrix, by rows (64, columns).</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public static void Multiply(ushort* a, int depth, ushort* packed, float* to, int columns, int rows, float* tile)
     {
         for (int column = 0; column < columns; column += Rows)
@@ -50,6 +52,7 @@ internal static unsafe class Products
     }
 
     /// <summary>64 rows into panels of 64 columns, (columns/64, tokens/2, 64, 2); rows that are missing are zeros.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public static void WeavePanels(ushort* rows, int columns, int count, ushort* panels, long place, int tokens)
     {
         for (int column = 0; column < columns; column += Rows)
@@ -70,6 +73,7 @@ internal static unsafe class Products
     /// <param name="tile">64 × 64.</param>
     /// <param name="scratch"><see cref="WeightGradientBytes"/>.</param>
     /// <param name="outputs">How many of the outputs are real; null: all.</param>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public static void AddWeightGradient(in WeightJob job, int block, int tokens, float* tile, byte* scratch, int? outputs = null)
     {
         int first = block * Rows, width = Math.Min(Rows, job.Outputs - first), padded = Blocks(tokens) * Rows;

@@ -23,6 +23,7 @@ internal static unsafe class RowKernels
     }
 
     /// <summary>The same row again, with the moments that were found before.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public static void Norm(float* x, float* gain, float* bias, int width, float mean, float scale, ushort* y)
     {
         var (m, s) = (Vector512.Create(mean), Vector512.Create(scale));
@@ -31,6 +32,7 @@ internal static unsafe class RowKernels
     }
 
     /// <summary>The same in float32.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public static void Norm(float* x, float* gain, float* bias, int width, float mean, float scale, float* y)
     {
         var (m, s) = (Vector512.Create(mean), Vector512.Create(scale));
@@ -39,6 +41,7 @@ internal static unsafe class RowKernels
     }
 
     /// <summary>Mean and 1/√(variance + ε) of a row.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public static void Moments(float* x, int width, float epsilon, out float mean, out float scale)
     {
         var sum = Vector512<float>.Zero;
@@ -66,6 +69,7 @@ internal static unsafe class RowKernels
     /// <param name="dx">What is added to, (width).</param>
     /// <param name="dGain">What dy·x̂ is added to, (width).</param>
     /// <param name="dBias">What dy is added to, (width).</param>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public static void LayerNormBackward(
         float* dy, float* x, float* gain, int width, float mean, float scale, float* dx, float* dGain, float* dBias)
     {

@@ -1,4 +1,5 @@
 using ML.Rlhf.Torch.Functional;
+using ML.Rlhf.Torch.Kernels;
 using TorchSharp;
 using static TorchSharp.torch;
 using static TorchSharp.torch.nn;
@@ -97,6 +98,12 @@ public abstract partial class CausalLanguageModel : Module
     /// <summary>Hidden states (B, T, C) of whole rows, by the pack's own kernels in bfloat16.</summary>
     /// <param name="ids">Token ids, int64 (B, T).</param>
     private protected virtual Tensor RunKernels(Tensor ids) => throw new NotSupportedException();
+
+    /// <summary>What generates in the pack's own kernels, with this model's weights as they are now; asked for only where there are
+    /// kernels.</summary>
+    /// <param name="rows">Texts at once.</param>
+    /// <param name="capacity">The most tokens per text.</param>
+    internal virtual GptDecoder CreateDecoder(int rows, int capacity) => throw new NotSupportedException();
 
     /// <summary>Scores every token of the vocabulary as the next one.</summary>
     /// <param name="hidden">Hidden states (…, C).</param>

@@ -182,11 +182,21 @@ public sealed class Gpt : CausalLanguageModel
     internal override bool HasKernels =>
         GptTrunk.Supports(Architecture) && Device.type == DeviceType.CPU && lm_head?.Adapter is null && !h.Any(block => block.HasAdapters);
 
-    private protected override Tensor RunKernels(Tensor ids)
+    private protected override Tensor RunKernels(Tensor ids) =>
+        GptTrunkFunction.Run(Shape((int)ids.size(0), (int)ids.size(1)), Pointers, ids, wte.weight!);
+
+    internal override GptDecoder CreateDecoder(int rows, int capacity)
+    {
+        using var scope = NewDisposeScope();
+        return new GptDecoder(
+            Shape(rows, 1), Pointers(gradients: false), new ParameterPointer(lm_head?.weight ?? wte.weight!, withGradient: false),
+            Architecture.VocabularySize, capacity);
+    }
+
+    private GptShape Shape(int batch, int t)
     {
         var a = Architecture;
-        var shape = new GptShape((int)ids.size(0), (int)ids.size(1), a.Width, a.Heads, a.HiddenWidth, a.Layers, (float)a.NormEpsilon);
-        return GptTrunkFunction.Run(shape, Pointers, ids, wte.weight!);
+        return new GptShape(batch, t, a.Width, a.Heads, a.HiddenWidth, a.Layers, (float)a.NormEpsilon);
     }
 
     private GptPointers Pointers(bool gradients) => new()

@@ -19,6 +19,7 @@ internal static class SavedSampling
         writer.Main.Write(sampling.RepetitionPenalty);
         writer.Main.Write(sampling.NoRepeatNgramSize);
         writer.Main.Write(sampling.MinNewTokens);
+        writer.Main.Write((byte)sampling.Precision);
     }
 
     /// <exception cref="FormatException">They are not what <see cref="Write"/> can have written.</exception>
@@ -38,6 +39,7 @@ internal static class SavedSampling
             RepetitionPenalty = reader.Main.ReadSingle(),
             NoRepeatNgramSize = reader.Main.ReadInt32(),
             MinNewTokens = reader.Main.ReadInt32(),
+            Precision = (Precision)reader.Main.ReadByte(),
         };
         try
         {

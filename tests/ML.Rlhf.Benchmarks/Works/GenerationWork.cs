@@ -7,18 +7,22 @@ using ML.Rlhf.Torch.Modules;
 namespace ML.Rlhf.Benchmarks.Works;
 
 /// <summary>
-/// Sampling with a key-value cache, against transformers' <c>generate</c>. A completion has 64 tokens, whatever is drawn.
+/// Sampling with a key-value cache, against transformers' <c>generate</c>. A completion has as many tokens as it
+/// may, whatever is drawn.
 /// </summary>
 /// <param name="Batch">Prompts at once.</param>
 internal sealed record GenerationWork(string Name, GptArchitecture Model, int Batch) : Work(Name, Model)
 {
-    private const int Prompt = 32, NewTokens = 64;
+    private const int Prompt = 32;
+
+    /// <summary>Tokens of a completion.</summary>
+    public int NewTokens { get; init; } = 64;
 
     /// <summary>Whether the peer's weights are bf16.</summary>
     public bool BFloat16 { get; init; }
 
-    /// <summary>The sampler's precision, which is not an option yet: all that has to change here when it is.</summary>
-    private static int BytesPerWeight => sizeof(float);
+    /// <summary>What a weight takes that is read for each token.</summary>
+    private const int BytesPerWeight = sizeof(ushort);
 
     public override Measurement RunOurs()
     {
@@ -36,7 +40,8 @@ internal sealed record GenerationWork(string Name, GptArchitecture Model, int Ba
         RandomStream[] streams = [.. prompts.Select((_, i) => new RandomStream(1, key: (ulong)i))];
         long start = Stopwatch.GetTimestamp();
         var completions = Sampler.Generate(
-            model, prompts, streams, EndToken, new SamplingOptions { MaxNewTokens = newTokens }, minimumTokens: newTokens);
+            model, prompts, streams, EndToken, new SamplingOptions { MaxNewTokens = newTokens, Precision = Precision.Auto },
+            minimumTokens: newTokens);
         double seconds = Stopwatch.GetElapsedTime(start).TotalSeconds;
         return completions.All(c => c.Tokens.Length == newTokens) ? seconds
             : throw new InvalidOperationException($"A completion has not {newTokens} tokens.");

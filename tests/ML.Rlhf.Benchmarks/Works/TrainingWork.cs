@@ -17,7 +17,8 @@ internal sealed record TrainingWork(string Name, GptArchitecture Model, int Batc
         using var model = RandomData.Model(Model);
         var clock = new StepClock(Warmup);
         LanguageModelTraining.Run(
-            model, corpus, validation: null, new Options { Steps = Warmup + Steps, BatchSize = Batch }, RandomData.Run(clock.Report));
+            model, corpus, validation: null,
+            new Options { Steps = Warmup + Steps, BatchSize = Batch, Precision = Precision.Auto }, RandomData.Run(clock.Report));
         return clock.Measure("tokens", TokensPerStep);
     }
 

@@ -68,11 +68,31 @@ internal static class AllWorks
         new RewardWork("reward-6x384", s_6x384, Pairs: 8, PeerOfTrl(1975)) { Steps = 3 },
     ];
 
-    /// <summary>The work of that name or, where there is none, all whose names begin so.</summary>
+    /// <summary>Training on ever more tokens per step.</summary>
+    public static TrainingWork[] GrowingBatches { get; } =
+        [.. new[] { 4, 8, 16, 32 }.Select(batch => new TrainingWork($"growth-batch-{batch}", s_6x384, batch) { Steps = 4 })];
+
+    /// <summary>Ever longer completions.</summary>
+    public static GenerationWork[] GrowingCompletions { get; } =
+    [
+        .. new[] { 28, 56, 112, 224 }.Select(
+            tokens => new GenerationWork($"growth-completion-{tokens}", s_6x384, Batch: 16) { Steps = 4, NewTokens = tokens }),
+    ];
+
+    /// <summary>Training of ever larger models.</summary>
+    public static TrainingWork[] GrowingModels { get; } =
+    [
+        new("growth-model-4x128", Shape(4, 4, 128, 256, 512), Batch: 8) { Steps = 3 },
+        new("growth-model-6x384", s_6x384, Batch: 16) { Steps = 3 },
+        new("growth-model-8x512", Shape(8, 8, 512, 256, 8192), Batch: 8) { Steps = 2 },
+        new("growth-model-gpt2", s_gpt2, Batch: 4) { Warmup = 1, Steps = 1 },
+    ];
+
+    /// <summary>The work of that name or, where there is none, all that are compared with the peer's and whose names begin so.</summary>
     /// <exception cref="ArgumentException">There is neither.</exception>
     public static Work[] Find(string name)
     {
-        Work[] found = [.. All.Where(work => work.Name == name)];
+        Work[] found = [.. All.Concat(GrowingBatches).Concat(GrowingCompletions).Concat(GrowingModels).Where(work => work.Name == name)];
         if (found.Length == 0)
             found = [.. All.Where(work => work.Name.StartsWith(name, StringComparison.Ordinal))];
         return found.Length > 0 ? found

@@ -16,7 +16,7 @@ public class PolicyMonitorTests
             AlarmKind.NegativeKl,
             "The mean KL to the reference is -0.400 (standard error 0.044), but no policy's own responses give less than 0: the " +
             "log-probabilities are not those that were sampled from. Look for what differs between sampling and learning (temperature, " +
-            "top-k, weights, end token) where LogProbDrift is above 0.001."
+            "top-k, weights, end token) where LogProbDrift is above 0.001 (0.1 in bfloat16)."
         },
         {
             AlarmKind.HighKl,

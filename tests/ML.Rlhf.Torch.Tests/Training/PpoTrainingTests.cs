@@ -1,4 +1,5 @@
 using ML.Rlhf.Torch.Functional;
+using ML.Rlhf.Torch.Kernels;
 using ML.Rlhf.Torch.Modules;
 using ML.Rlhf.Torch.Training;
 using static TorchSharp.torch;
@@ -31,6 +32,35 @@ public class PpoTrainingTests
         Close.Assert(0, report.PolicyLoss, absolute: 1e-5); // −E[whitened A · 1]
         Assert.InRange(report.LogProbDrift, 0, 1e-4);
         Assert.InRange(report.EndRate, 0.01, 0.99); // else nothing of this was about ragged responses
+    }
+
+    [Fact]
+    public void In_bfloat16_nothing_has_moved_at_the_first_step_and_the_reward_rises_as_in_float32()
+    {
+        Assert.SkipUnless(MicroKernel.IsSupported, "This processor does not multiply bfloat16 numbers.");
+
+        var first = Assert.Single(Run(s_oneStep).Updates);
+        var options = new PolicyOptions
+        {
+            Episodes = 20 * 32, EpisodesPerUpdate = 32, MaxResponseTokens = 6, LearningRate = 5e-3, UnfinishedScore = null,
+            KlCoefficient = 0.01,
+        };
+        var float32 = new TinyPpo(options, policy: WithKernels()).Run().Recorded.Updates.ToArray();
+        var bfloat16 = Run(options);
+
+        Close.Assert(0, first.Kl, absolute: 1e-6);
+        Close.Assert(1, first.RatioMinimum, absolute: 1e-4);
+        Close.Assert(1, first.RatioMaximum, absolute: 1e-4);
+        Assert.InRange(first.LogProbDrift, 1e-6, 0.1); // another computation than float32's, and near it
+        Assert.InRange(float32[0].Score, 0, 0.2);
+        Assert.InRange(float32[^1].Score, 0.6, 1);
+        Assert.InRange(bfloat16.Updates.Last().Score, 0.6, 1);
+        Assert.DoesNotContain(bfloat16.Warnings, w => w.Contains("log-probability", StringComparison.Ordinal)); // no drift beyond rounding
+
+        static RecordedRun Run(PolicyOptions options) =>
+            new TinyPpo(options with { Precision = Precision.BFloat16 }, policy: WithKernels()).Run().Recorded;
+
+        static Gpt WithKernels() => TinyGpt.Fresh(architecture: TinyGpt.Architecture with { Width = 32 }); // heads of 16
     }
 
     [Fact]

@@ -9,9 +9,10 @@ namespace ML.Rlhf.Torch.Training;
 internal sealed class PolicyGuard : IResumable, IDisposable
 {
     private const int RollBacksThatEnd = 3;
-    private const double LargestDrift = 1e-3;
+    private const double LargestDriftInFloat32 = 1e-3, LargestDriftInBFloat16 = 0.1;
 
     private readonly TrainingRun _run;
+    private readonly double _largestDrift;
     private readonly AdamW[] _optimizers;
     private readonly PolicyMonitor _monitor;
     private readonly TrainingSnapshot? _lastGood;
@@ -32,6 +33,7 @@ internal sealed class PolicyGuard : IResumable, IDisposable
         PolicyHyperparameters options, TrainingRun run, WeightAverage? average, KlController? kl, params AdamW?[] optimizers)
     {
         _run = run;
+        _largestDrift = options.Precision == Precision.Float32 ? LargestDriftInFloat32 : LargestDriftInBFloat16;
         _optimizers = [.. optimizers.OfType<AdamW>()];
         _monitor = new PolicyMonitor(options);
         _lastGood = options.Alarms.MayGoBack ? new TrainingSnapshot([average, kl, .. _optimizers]) : null;
@@ -145,12 +147,12 @@ internal sealed class PolicyGuard : IResumable, IDisposable
     /// <summary>Sampling and learning must see the same distribution. Once is enough: what causes it stays.</summary>
     private void WarnOfDrift(double drift)
     {
-        if (drift <= LargestDrift || _hasWarnedOfDrift)
+        if (drift <= _largestDrift || _hasWarnedOfDrift)
             return;
         _hasWarnedOfDrift = true;
         _warnings.Add(string.Create(CultureInfo.InvariantCulture,
             $"Update {_update + 1}: a token's log-probability was {drift:G3} off while it was sampled, where rounding stays below " +
-            $"{LargestDrift}. Low-precision arithmetic of a device may do that; otherwise, please report it."));
+            $"{_largestDrift}. Low-precision arithmetic of a device may do that; otherwise, please report it."));
     }
 
     private string Consequence()

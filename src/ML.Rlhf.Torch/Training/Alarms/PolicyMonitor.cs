@@ -193,7 +193,7 @@ internal sealed class PolicyMonitor(PolicyHyperparameters options) : IResumable
             () => string.Create(InvariantCulture,
                 $"The mean KL to the reference is {now.Kl.Mean:F3} (standard error {now.Kl.Error:F3}), but no policy's own responses " +
                 $"give less than 0: the log-probabilities are not those that were sampled from. Look for what differs between sampling " +
-                $"and learning (temperature, top-k, weights, end token) where LogProbDrift is above 0.001."));
+                $"and learning (temperature, top-k, weights, end token) where LogProbDrift is above 0.001 (0.1 in bfloat16)."));
 
         Sample first = (_first ?? now).Length, length = now.Length;
         double drift = (length.Mean - first.Mean) / Math.Max(first.Deviation, 1);

@@ -84,7 +84,11 @@ public abstract record OptimizationOptions
     /// Rows per forward pass. Gradients of several such passes add up to one step, so a smaller number needs less memory and changes
     /// nothing else but rounding.
     /// </summary>
-    /// <value>At least 1; null, the default, takes the whole batch at once.</value>
+    /// <remarks>
+    /// A GPT in bfloat16 takes 160 MB for the program, 16 bytes per parameter, and per token of a pass width × (24 × layers + 70) bytes
+    /// and 2 bytes for each of at most 2,048 logits; in float32 it keeps about three times as much per token, and all logits.
+    /// </remarks>
+    /// <value>At least 1; null, the default, takes the whole batch at once, or in a few passes of similar length.</value>
     public int? MicroBatchSize { get; init; }
 
     /// <summary>

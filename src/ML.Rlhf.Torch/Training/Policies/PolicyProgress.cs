@@ -62,7 +62,7 @@ public record PolicyProgress : TrainingProgress
 
     /// <summary>
     /// Largest |log π while sampling − log π in a fresh forward pass| of any token. A bug or a broken cache shows here; rounding stays
-    /// below 1e-3, and the log warns of more.
+    /// below 1e-3 (0.1 where products are in bfloat16), and the log warns of more.
     /// </summary>
     public required double LogProbDrift { get; init; }
 
