@@ -1,5 +1,6 @@
 using System.Globalization;
 using System.Text.RegularExpressions;
+using Microsoft.ML;
 using ML.Rlhf.TestSupport;
 
 namespace ML.Rlhf.Tests.Catalog;
@@ -119,15 +120,16 @@ public sealed class KillAndResumeTests(ITestOutputHelper output) : IDisposable
     public async Task Two_processes_cannot_train_in_one_folder()
     {
         string folder = Folder("shared");
+        var ml = new MLContext(seed: 1);
         Survivor? second = null;
-        var first = await Survivor.Run("ppo", folder, until: async _ =>
+        var first = Stage.Ppo.Trainer(ml, new StageSettings
         {
-            await FirstCheckpoint(folder);
-            second = await Survivor.Run("ppo", folder);
-            await Task.Delay(Timeout.Infinite);
+            Checkpoints = new CheckpointOptions { Folder = folder },
+            Progress = new ProgressRecords(_ => second ??= Survivor.Run("ppo", folder).GetAwaiter().GetResult()), // the first waits for it
         });
 
-        Assert.True(first.IsDone, first.Output);
+        await Task.Run(() => first.Fit(Stage.Ppo.Data(ml)));
+
         Assert.False(second!.IsDone, second.Output);
         Assert.Contains($"CheckpointOptions.Folder '{folder}' is in use by another run. Wait until it has ended, or choose another folder.",
             second.Output);
