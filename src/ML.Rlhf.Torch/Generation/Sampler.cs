@@ -51,7 +51,7 @@ internal static class Sampler
         Row NewRow(int i) => new(
             i, prompts[i], Math.Min(options.MaxNewTokens, context - prompts[i].Length), minimumTokens, withLogProbabilities);
         bool inKernels = (model.Precision == Precision.BFloat16 && model.HasKernels)
-            || PrecisionScope.Choose(options.Precision, model.HasKernels) == Precision.BFloat16;
+            || ComputeScope.Choose(options.Precision, model.HasKernels) == Precision.BFloat16;
         INextToken Begin(int[][] batch, int newTokens) => inKernels
             ? new KernelContinuation(model.CreateDecoder(batch.Length, batch.Max(p => p.Length) + newTokens), batch)
             : new Continuation(model, batch, newTokens);
@@ -73,7 +73,7 @@ internal static class Sampler
         bool withLogProbabilities = false, Action<int, int>? onToken = null, Action? checkCanceled = null)
     {
         int limit = Math.Min(options.MaxNewTokens, model.Architecture.ContextLength);
-        _ = PrecisionScope.Choose(options.Precision, haveKernels: false);
+        _ = ComputeScope.Choose(options.Precision, haveKernels: false);
         Row NewRow(int i) => new(i, [], limit, minimumTokens: 0, withLogProbabilities);
         return Generate(
             model.Device, sources, NewRow, (batch, newTokens) => new EncoderDecoderTargets(model, batch, endToken, newTokens), streams,

@@ -110,7 +110,7 @@ internal sealed unsafe class GptDecoder : IDisposable
         using var trunk = new GptTrunk();
         float* states = (float*)hidden.Reserve((long)ids.Length * c * sizeof(float));
         fixed (long* first = ids)
-            trunk.Forward(_shape with { Batch = texts.Count, T = longest }, first, _parameters, states, keep: false, _state.Memory);
+            trunk.Forward(_shape with { Batch = texts.Count, T = longest }, first, _parameters, states, Activations.Forgotten, _state.Memory);
         KernelMemory.Free();
 
         // The first row of a text has its slot; others get copies.

@@ -10,7 +10,8 @@ namespace ML.Rlhf.Torch.Kernels;
 /// <para>
 /// Rows of 64 tokens go through as much as they can without leaving the caches. What is kept for the backward pass is, per token and block
 /// of width C: the residual stream before and in the middle of the block (float32), queries, keys and values, what attention gave and the
-/// hidden layer (bfloat16), 24·C bytes; the norms and the activation are computed again.
+/// hidden layer (bfloat16), 24·C bytes; the norms and the activation are computed again. With checkpoints only the stream before each block
+/// is kept, 4·C bytes, and one block's rest.
 /// </para>
 /// </summary>
 internal sealed unsafe class GptTrunk : IDisposable
@@ -19,6 +20,7 @@ internal sealed unsafe class GptTrunk : IDisposable
 
     private readonly NativeBuffer _kept = new();
     private GptShape _shape;
+    private Activations _activations;
 
     /// <summary>Whether the kernels can run this shape.</summary>
     public static bool Supports(GptArchitecture a) => MicroKernel.IsSupported
@@ -32,12 +34,12 @@ internal sealed unsafe class GptTrunk : IDisposable
     /// <param name="ids">Token ids (B, T).</param>
     /// <param name="p">Parameters.</param>
     /// <param name="output">Hidden states after the last norm, (B·T, C).</param>
-    /// <param name="keep">Whether a backward pass follows.</param>
+    /// <param name="activations">What is kept for a backward pass.</param>
     /// <param name="memory">Gets the keys and values of each row's tokens, in the slot of its number; null: nobody asks.</param>
-    public void Forward(in GptShape shape, long* ids, GptPointers p, float* output, bool keep, KeyValueMemory? memory = null)
+    public void Forward(in GptShape shape, long* ids, GptPointers p, float* output, Activations activations, KeyValueMemory? memory = null)
     {
-        _shape = shape;
-        var s = Lay(keep);
+        (_shape, _activations) = (shape, activations);
+        var s = Lay();
         new Span<long>(ids, shape.Tokens).CopyTo(new Span<long>(s.Ids, shape.Tokens));
         s.TokenEmbedding = p.TokenEmbedding.Value;
         s.PositionEmbedding = p.PositionEmbedding.Value;
@@ -45,7 +47,7 @@ internal sealed unsafe class GptTrunk : IDisposable
         Team.Run(s.RowBlocks, &Embed, &s);
         for (int layer = 0; layer < shape.Layers; layer++)
         {
-            SelectLayer(ref s, layer, keep, p.Blocks[layer]);
+            SelectLayer(ref s, layer, p.Blocks[layer]);
             Team.Run(s.PackPieces, &PackForward, &s);
             Team.Run(s.RowBlocks, &NormAndProject, &s);            // queries, keys, values
             if (memory is { } remembered)
@@ -65,15 +67,17 @@ internal sealed unsafe class GptTrunk : IDisposable
     /// <param name="gradient">Gradient of the hidden states (B·T, C).</param>
     public void Backward(GptPointers p, float* gradient)
     {
-        var s = Lay(keep: true);
-        SelectLayer(ref s, _shape.Layers - 1, keep: true, p.Blocks[^1]);
+        var s = Lay();
+        SelectLayer(ref s, _shape.Layers - 1, p.Blocks[^1]);
         SelectLastNorm(ref s, p, gradient);
         Team.Run(s.RowBlocks, &LastNormBackward, &s);
         ReduceNorm(s, s.Partials, p.LastNormGain, p.LastNormBias);
 
         for (int layer = _shape.Layers - 1; layer >= 0; layer--)
         {
-            SelectLayer(ref s, layer, keep: true, p.Blocks[layer]);
+            SelectLayer(ref s, layer, p.Blocks[layer]);
+            if (_activations == Activations.Checkpointed)
+                ForwardAgain(ref s);
             Team.Run(s.PackPieces, &PackBackward, &s);
             Team.Run(s.RowBlocks, &FeedForwardBackward, &s);       // and what attention gave
             Team.Run(_shape.Batch * _shape.Heads, &AttendBackward, &s);
@@ -85,6 +89,19 @@ internal sealed unsafe class GptTrunk : IDisposable
         s.TokenEmbedding = p.TokenEmbedding.Gradient;
         s.PositionEmbedding = p.PositionEmbedding.Gradient;
         Team.Run((_shape.Width + 15) / 16, &EmbedBackward, &s);
+    }
+
+    /// <summary>A block's activations from its input, all that the backward pass asks for.</summary>
+    private void ForwardAgain(ref GptTrunkState s)
+    {
+        s.IsAgain = true;
+        fixed (GptTrunkState* state = &s)
+        {
+            Team.Run(s.PackPieces, &PackForward, state);
+            Team.Run(s.RowBlocks, &NormAndProject, state);
+            Team.Run(_shape.Batch * _shape.Heads, &Attend, state);
+            Team.Run(s.RowBlocks, &ProjectAndFeedForward, state);
+        }
     }
 
     // ---- Forward ----
@@ -187,7 +204,7 @@ internal sealed unsafe class GptTrunk : IDisposable
                 }
             }
         }
-        for (int column = 0; column < c; column += Rows)
+        for (int column = 0; column < c && !s->IsAgain; column += Rows)
         {
             MicroKernel.Multiply(depth, Rows, f, hidden, f, s->PackedDown + ((long)column * f), Rows, tile, Rows);
             AddRows(tile, s->XMid, s->Block.DownBias.Value, s->XOut, first, rows, column, c);
@@ -396,25 +413,18 @@ internal sealed unsafe class GptTrunk : IDisposable
     // ---- Memory ----
 
     /// <summary>Lays out what is kept and what is not.</summary>
-    private GptTrunkState Lay(bool keep)
+    private GptTrunkState Lay()
     {
-        var state = new GptTrunkState(_shape);
-        long m = _shape.Tokens, layers = keep ? _shape.Layers : 1;
-        byte* memory = (byte*)_kept.Reserve(state.KeptBytes(layers) + GptTrunkState.Slack);
-        state.LayKept(memory, layers, m);
-        state.LayScratch((byte*)KernelMemory.Reserve(state.ScratchBytes(keep)), keep);
+        var state = new GptTrunkState(_shape, _activations);
+        byte* memory = (byte*)_kept.Reserve(state.KeptBytes + GptTrunkState.Slack);
+        state.LayKept(memory);
+        state.LayScratch((byte*)KernelMemory.Reserve(state.ScratchBytes));
         return state;
     }
 
-    private static void SelectLayer(ref GptTrunkState s, int layer, bool keep, in BlockPointers block)
+    private void SelectLayer(ref GptTrunkState s, int layer, in BlockPointers block)
     {
-        s.Select(keep ? layer : 0);
-        // Without a backward pass the stream goes to and fro between two places.
-        if (!keep)
-        {
-            s.X = layer % 2 == 0 ? s.XFirst : s.XSecond;
-            s.XOut = layer % 2 == 0 ? s.XSecond : s.XFirst;
-        }
+        s.Select(layer);
         s.Block = block;
     }
 

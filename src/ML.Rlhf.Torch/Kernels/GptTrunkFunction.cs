@@ -16,7 +16,7 @@ internal sealed unsafe class GptTrunkFunction : autograd.SingleTensorFunction<Gp
     private static readonly ConcurrentBag<GptTrunk> s_trunks = [];
 
     /// <summary>One pass: its inputs, and what it leaves for the way back.</summary>
-    private sealed record Pass(GptPointers Parameters, GptShape Shape, Tensor Ids, bool Keep)
+    private sealed record Pass(GptPointers Parameters, GptShape Shape, Tensor Ids, Activations Activations)
     {
         public GptTrunk? Trunk { get; set; }
     }
@@ -29,11 +29,13 @@ internal sealed unsafe class GptTrunkFunction : autograd.SingleTensorFunction<Gp
     /// <param name="parameters">Where the parameters are.</param>
     /// <param name="ids">Token ids, int64 (B, T), each below the vocabulary's size.</param>
     /// <param name="anchor">A parameter: whether it requires a gradient says whether there will be a backward pass.</param>
-    public static Tensor Run(GptShape shape, Func<bool, GptPointers> parameters, Tensor ids, Tensor anchor)
+    /// <param name="checkpoints">Whether that one computes the blocks again.</param>
+    public static Tensor Run(GptShape shape, Func<bool, GptPointers> parameters, Tensor ids, Tensor anchor, bool checkpoints)
     {
-        bool keep = is_grad_enabled() && anchor.requires_grad;
-        var pass = new Pass(parameters(keep), shape, ids.contiguous(), keep);
-        return keep ? apply(anchor, pass) : Hidden(pass);
+        bool learns = is_grad_enabled() && anchor.requires_grad;
+        var activations = !learns ? Activations.Forgotten : checkpoints ? Activations.Checkpointed : Activations.Kept;
+        var pass = new Pass(parameters(learns), shape, ids.contiguous(), activations);
+        return learns ? apply(anchor, pass) : Hidden(pass);
     }
 
     /// <summary>Gives back the memory that is kept for the next pass.</summary>
@@ -67,11 +69,11 @@ internal sealed unsafe class GptTrunkFunction : autograd.SingleTensorFunction<Gp
         var shape = pass.Shape;
         var hidden = empty([shape.Batch, shape.T, shape.Width]);
         var trunk = s_trunks.TryTake(out var free) ? free : new GptTrunk();
-        trunk.Forward(shape, TensorMemory.Longs(pass.Ids), pass.Parameters, TensorMemory.Floats(hidden), pass.Keep);
-        if (pass.Keep)
-            pass.Trunk = trunk;
-        else
+        trunk.Forward(shape, TensorMemory.Longs(pass.Ids), pass.Parameters, TensorMemory.Floats(hidden), pass.Activations);
+        if (pass.Activations == Activations.Forgotten)
             s_trunks.Add(trunk);
+        else
+            pass.Trunk = trunk;
         return hidden;
     }
 }

@@ -6,8 +6,21 @@ internal readonly record struct GptShape(int Batch, int T, int Width, int Heads,
     public int Tokens => Batch * T;
 }
 
+/// <summary>What a forward pass keeps of the blocks for a backward pass.</summary>
+internal enum Activations
+{
+    /// <summary>Nothing: none follows.</summary>
+    Forgotten,
+
+    /// <summary>The input of each block; the rest is computed again (Chen et al. 2016, arXiv 1604.06174).</summary>
+    Checkpointed,
+
+    /// <summary>All that the backward pass asks for.</summary>
+    Kept,
+}
+
 /// <summary>Where everything is: what a region of work gets as its context.</summary>
-internal unsafe struct GptTrunkState(GptShape shape)
+internal unsafe struct GptTrunkState(GptShape shape, Activations activations)
 {
     private const int Rows = Bf16.Block;
 
@@ -17,6 +30,13 @@ internal unsafe struct GptTrunkState(GptShape shape)
     public readonly int M = shape.Tokens, T = shape.T, C = shape.Width, F = shape.HiddenWidth, Heads = shape.Heads;
     public readonly float Epsilon = shape.Epsilon;
     public readonly int RowBlocks = Products.Blocks(shape.Tokens);
+
+    private readonly bool _learns = activations != Activations.Forgotten;
+    private readonly long _streams = activations == Activations.Forgotten ? 1 : shape.Layers;
+    private readonly long _blocks = activations == Activations.Kept ? shape.Layers : 1;
+
+    /// <summary>Whether the forward pass of a block is repeated: its output is known.</summary>
+    public bool IsAgain;
 
     public float* TokenEmbedding, PositionEmbedding;
     public BlockPointers Block;
@@ -29,7 +49,7 @@ internal unsafe struct GptTrunkState(GptShape shape)
     public float* X, XMid, XOut, Moments1, Moments2, LogSums;
     public ushort* Qkv, Attended, Hidden;
     public long* Ids;
-    public float* XFirst, XSecond, LastMoments;
+    public float* XFirst, LastMoments;
     private float* _xMid, _moments1, _moments2, _logSums;
     private ushort* _qkv, _attended, _hidden;
 
@@ -74,53 +94,59 @@ internal unsafe struct GptTrunkState(GptShape shape)
         };
     }
 
-    /// <summary>Points to what is kept of a block.</summary>
+    /// <summary>Points to what is kept of a block, or to the one place that all blocks have for it.</summary>
     public void Select(int layer)
     {
-        long m = M;
-        X = XFirst + (layer * m * C);
-        XOut = X + (m * C);
-        XMid = _xMid + (layer * m * C);
-        Moments1 = _moments1 + (layer * m * 2);
-        Moments2 = _moments2 + (layer * m * 2);
-        LogSums = _logSums + (layer * m * Heads);
-        Qkv = _qkv + (layer * (m + Rows) * 3 * C);
-        Attended = _attended + (layer * (m + Rows) * C);
-        Hidden = _hidden + (layer * m * F);
+        long m = M, block = _blocks == 1 ? 0 : layer;
+        X = XFirst + ((_learns ? layer : layer % 2) * m * C); // without a backward pass the stream goes to and fro between two places
+        XOut = XFirst + ((_learns ? layer + 1 : (layer + 1) % 2) * m * C);
+        XMid = _xMid + (block * m * C);
+        Moments1 = _moments1 + (block * m * 2);
+        Moments2 = _moments2 + (block * m * 2);
+        LogSums = _logSums + (block * m * Heads);
+        Qkv = _qkv + (block * (m + Rows) * 3 * C);
+        Attended = _attended + (block * (m + Rows) * C);
+        Hidden = _hidden + (block * m * F);
     }
 
-    public readonly long KeptBytes(long layers)
+    public readonly long KeptBytes
     {
-        var copy = this;
-        return copy.LayKept(null, layers, M);
+        get
+        {
+            var copy = this;
+            return copy.LayKept(null);
+        }
     }
 
-    public readonly long ScratchBytes(bool keep)
+    public readonly long ScratchBytes
     {
-        var copy = this;
-        return copy.LayScratch(null, keep);
+        get
+        {
+            var copy = this;
+            return copy.LayScratch(null);
+        }
     }
 
     /// <summary>Gives each thing its place, and how many bytes all take.</summary>
-    public long LayKept(byte* memory, long layers, long m)
+    public long LayKept(byte* memory)
     {
         byte* start = memory;
+        long m = M;
         Ids = (long*)NativeBuffer.Take(ref memory, m * sizeof(long));
-        XFirst = (float*)NativeBuffer.Take(ref memory, (layers + 1) * m * C * sizeof(float));
-        XSecond = XFirst + (m * C);
-        _xMid = (float*)NativeBuffer.Take(ref memory, layers * m * C * sizeof(float));
-        _moments1 = (float*)NativeBuffer.Take(ref memory, layers * m * 2 * sizeof(float));
-        _moments2 = (float*)NativeBuffer.Take(ref memory, layers * m * 2 * sizeof(float));
+        XFirst = (float*)NativeBuffer.Take(ref memory, (_streams + 1) * m * C * sizeof(float));
+        _xMid = (float*)NativeBuffer.Take(ref memory, _blocks * m * C * sizeof(float));
+        _moments1 = (float*)NativeBuffer.Take(ref memory, _blocks * m * 2 * sizeof(float));
+        _moments2 = (float*)NativeBuffer.Take(ref memory, _blocks * m * 2 * sizeof(float));
         LastMoments = (float*)NativeBuffer.Take(ref memory, m * 2 * sizeof(float));
-        _logSums = (float*)NativeBuffer.Take(ref memory, layers * m * Heads * sizeof(float));
-        _qkv = (ushort*)NativeBuffer.Take(ref memory, layers * (m + Rows) * 3 * C * sizeof(ushort));
-        _attended = (ushort*)NativeBuffer.Take(ref memory, layers * (m + Rows) * C * sizeof(ushort));
-        _hidden = (ushort*)NativeBuffer.Take(ref memory, layers * m * F * sizeof(ushort));
+        _logSums = (float*)NativeBuffer.Take(ref memory, _blocks * m * Heads * sizeof(float));
+        _qkv = (ushort*)NativeBuffer.Take(ref memory, _blocks * (m + Rows) * 3 * C * sizeof(ushort));
+        _attended = (ushort*)NativeBuffer.Take(ref memory, _blocks * (m + Rows) * C * sizeof(ushort));
+        _hidden = (ushort*)NativeBuffer.Take(ref memory, _blocks * m * F * sizeof(ushort));
         return memory - start;
     }
 
     /// <summary>Gives each thing its place, and how many bytes all take.</summary>
-    public long LayScratch(byte* memory, bool keep)
+    public long LayScratch(byte* memory)
     {
         byte* start = memory;
         long c = C, f = F, m = M, wide = Products.Blocks(C) * Rows, wideHidden = Products.Blocks(F) * Rows;
@@ -128,9 +154,9 @@ internal unsafe struct GptTrunkState(GptShape shape)
         PackedProject = (ushort*)NativeBuffer.Take(ref memory, wide * wide * sizeof(ushort));
         PackedUp = (ushort*)NativeBuffer.Take(ref memory, wideHidden * wide * sizeof(ushort));
         PackedDown = (ushort*)NativeBuffer.Take(ref memory, wideHidden * wide * sizeof(ushort));
-        _threadBytes = ThreadBytes(keep);
+        _threadBytes = ThreadBytes();
         _threads = NativeBuffer.Take(ref memory, Team.Threads * _threadBytes);
-        if (keep)
+        if (_learns)
         {
             DX = (float*)NativeBuffer.Take(ref memory, m * c * sizeof(float));
             Partials = (float*)NativeBuffer.Take(ref memory, RowBlocks * 2 * c * sizeof(float));
@@ -148,11 +174,11 @@ internal unsafe struct GptTrunkState(GptShape shape)
         return memory - start;
     }
 
-    private readonly long ThreadBytes(bool keep)
+    private readonly long ThreadBytes()
     {
         long tile = sizeof(float) * Rows * Rows;
         long rows = Rows * ((sizeof(float) * (long)C) + (sizeof(ushort) * (C + F)));
-        long transposed = keep ? Products.WeightGradientBytes(M) : 0;
+        long transposed = _learns ? Products.WeightGradientBytes(M) : 0;
         return (tile + Math.Max(AttentionKernel.ScratchBytes(T, C / Heads), Math.Max(rows, transposed)) + Slack) & ~63;
     }
 }

@@ -47,6 +47,12 @@ public abstract partial class CausalLanguageModel : Module
     /// <summary>What products are computed in.</summary>
     internal Precision Precision { get; set; } = Precision.Float32;
 
+    /// <summary>Whether the activations of blocks are computed again in a backward pass, and not kept for it.</summary>
+    internal bool ActivationCheckpointing { get; set; }
+
+    /// <summary>Whether the model has blocks that <see cref="ActivationCheckpointing"/> is for.</summary>
+    internal virtual bool HasCheckpoints => false;
+
     /// <summary>Where the weights are.</summary>
     public abstract Device Device { get; }
 
@@ -89,6 +95,16 @@ public abstract partial class CausalLanguageModel : Module
         return hidden.MoveToOuterDisposeScope();
     }
 
+    /// <summary>Runs whole rows in the precision that somebody asks for where there are kernels for it, whatever the model's own.</summary>
+    /// <remarks>A reward model that scores for a run may be somebody else's, too: it is not changed.</remarks>
+    internal Tensor Hidden(Tensor ids, Precision precision)
+    {
+        if (precision == Precision.Float32 || !HasKernels || (training && Dropout > 0) || ids.size(1) > Architecture.ContextLength)
+            return Hidden(ids);
+        using var scope = NewDisposeScope();
+        return RunKernels(ids).MoveToOuterDisposeScope();
+    }
+
     private protected abstract Tensor Run(
         Tensor ids, Tensor positions, Tensor? mask, DecodingCache? cache, double dropout, ForwardTrace? trace);
 
@@ -117,6 +133,19 @@ public abstract partial class CausalLanguageModel : Module
     {
         using var scope = NewDisposeScope();
         return LanguageModelLoss.CrossEntropySum(Logits(hidden), labels).MoveToOuterDisposeScope();
+    }
+
+    /// <summary>What the model says of the tokens after some states.</summary>
+    /// <param name="hidden">Hidden states (N, C).</param>
+    /// <param name="tokens">int64 (N).</param>
+    /// <param name="temperature">Divides the logits.</param>
+    internal virtual TokenPredictions Predict(Tensor hidden, Tensor tokens, double temperature = 1)
+    {
+        using var scope = NewDisposeScope();
+        var logits = Logits(hidden);                                                          // (N, V)
+        if (temperature != 1)
+            logits = logits / temperature;
+        return new TokenPredictions(LogProbabilities.OfTokens(logits, tokens), logits, null).MoveToOuterDisposeScope();
     }
 
     /// <summary>Makes room for what the model has to remember while it generates.</summary>

@@ -169,7 +169,9 @@ public sealed class Gpt : CausalLanguageModel
         var context = new AttentionContext(mask, (KeyValueCache?)cache, dropout, trace);
         foreach (var block in h)
         {
-            x = block.forward(x, context);                                                    // (B, T, C)
+            x = ActivationCheckpointing                                                       // (B, T, C)
+                ? ActivationCheckpoint.Run(x, [mask], dropout > 0, (x, shared) => block.forward(x, context with { Mask = shared[0] }))
+                : block.forward(x, context);
             ForwardTrace.Add(trace?.HiddenStates, x);
         }
         if (ln_f is null)
@@ -179,17 +181,19 @@ public sealed class Gpt : CausalLanguageModel
         return x;
     }
 
+    internal override bool HasCheckpoints => true;
+
     internal override bool HasKernels =>
         GptTrunk.Supports(Architecture) && Device.type == DeviceType.CPU && lm_head?.Adapter is null && !h.Any(block => block.HasAdapters);
 
     private protected override Tensor RunKernels(Tensor ids) =>
-        GptTrunkFunction.Run(Shape((int)ids.size(0), (int)ids.size(1)), Pointers, ids, wte.weight!);
+        GptTrunkFunction.Run(Shape((int)ids.size(0), (int)ids.size(1)), Pointers, ids, wte.weight!, ActivationCheckpointing);
 
     internal override GptDecoder CreateDecoder(int rows, int capacity)
     {
         using var scope = NewDisposeScope();
         return new GptDecoder(
-            Shape(rows, 1), Pointers(gradients: false), new ParameterPointer(lm_head?.weight ?? wte.weight!, withGradient: false),
+            Shape(rows, 1), Pointers(gradients: false), new ParameterPointer(HeadWeight, withGradient: false),
             Architecture.VocabularySize, capacity);
     }
 
@@ -217,11 +221,24 @@ public sealed class Gpt : CausalLanguageModel
 
     internal override Tensor CrossEntropySum(Tensor hidden, Tensor labels)
     {
-        if (Precision != Precision.BFloat16 || !HasKernels)
+        if (!RunsKernels)
             return base.CrossEntropySum(hidden, labels);
         using var scope = NewDisposeScope();
-        return HeadLossFunction.Run(hidden, lm_head?.weight ?? wte.weight!, labels).MoveToOuterDisposeScope();
+        return (-HeadFunction.Run(hidden, HeadWeight, labels, temperature: 1)[0].sum()).MoveToOuterDisposeScope();
     }
+
+    internal override TokenPredictions Predict(Tensor hidden, Tensor tokens, double temperature = 1)
+    {
+        if (!RunsKernels)
+            return base.Predict(hidden, tokens, temperature);
+        using var scope = NewDisposeScope();
+        var both = HeadFunction.Run(hidden, HeadWeight, tokens, temperature);                 // (2, N)
+        return new TokenPredictions(both[0], Logits: null, both[1]).MoveToOuterDisposeScope();
+    }
+
+    private bool RunsKernels => Precision == Precision.BFloat16 && HasKernels;
+
+    private Tensor HeadWeight => lm_head?.weight ?? wte.weight!;
 
     /// <inheritdoc/>
     public override DecodingCache CreateCache(int rows, int capacity) => new KeyValueCache(

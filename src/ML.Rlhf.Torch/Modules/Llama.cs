@@ -182,13 +182,18 @@ public sealed class Llama : CausalLanguageModel
             Windowed(mask, ids.size(1), cache?.Length ?? 0, x.device), (KeyValueCache?)cache, dropout, trace);
         foreach (var layer in layers)
         {
-            x = layer.forward(x, context, rotation);                                          // (B, T, C)
+            x = ActivationCheckpointing                                                       // (B, T, C)
+                ? ActivationCheckpoint.Run(x, [context.Mask, rotation.Cosine, rotation.Sine], dropout > 0, (x, shared) =>
+                    layer.forward(x, context with { Mask = shared[0] }, new Rotation(shared[1]!, shared[2]!)))
+                : layer.forward(x, context, rotation);
             ForwardTrace.Add(trace?.HiddenStates, x);
         }
         x = norm.forward(x);
         trace?.ReplaceLast(x);
         return x;
     }
+
+    internal override bool HasCheckpoints => true;
 
     /// <summary>The mask that also hides what lies before the sliding window, or the mask as it is where the window hides nothing.</summary>
     private Tensor? Windowed(Tensor? mask, long t, long start, Device device)

@@ -54,6 +54,15 @@ public sealed class ScalarGpt : Module
         return Head(transformer.Hidden(ids)).MoveToOuterDisposeScope();
     }
 
+    /// <inheritdoc cref="Scores(Tensor)"/>
+    /// <param name="ids">As above.</param>
+    /// <param name="precision">What the trunk computes in where it has kernels for it.</param>
+    internal Tensor Scores(Tensor ids, Precision precision)
+    {
+        using var scope = NewDisposeScope();
+        return Head(transformer.Hidden(ids, precision)).MoveToOuterDisposeScope();
+    }
+
     /// <summary>Scores states that a trunk gave already.</summary>
     /// <param name="hidden">Hidden states (…, C).</param>
     /// <returns>Scores (…).</returns>

@@ -93,7 +93,7 @@ namespace ML.Rlhf.Torch.Training
         public static void Run(
             CausalLanguageModel model, PreferenceData preferences, PreferenceData? validation, DpoHyperparameters options, TrainingRun run)
         {
-            using var precision = PrecisionScope.Begin(options, model);
+            using var compute = ComputeScope.Begin(options, model);
             model.eval(); // no dropout: policy and reference, chosen and rejected go through the same network
 
             // 1. What the reference says of each answer: it is the model as it is now, and does not change. So one pass before training

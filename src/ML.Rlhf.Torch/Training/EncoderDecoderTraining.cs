@@ -68,7 +68,7 @@ namespace ML.Rlhf.Torch.Training
             EncoderDecoder model, SequencePairs pairs, SequencePairs? validation, EncoderDecoderHyperparameters options, TrainingRun run)
         {
             model.Dropout = options.Dropout;
-            using var precision = PrecisionScope.Begin(options, model);
+            using var compute = ComputeScope.Begin(options, model);
             using var optimizer = new AdamW(options, model);
             int stepsPerEpoch = Batches.Count(pairs.Count, options.BatchSize), totalSteps = stepsPerEpoch * options.Epochs;
             LearningRateSchedule.WarnOfLongWarmup(options, totalSteps, run);

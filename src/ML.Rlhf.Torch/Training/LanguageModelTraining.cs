@@ -58,7 +58,7 @@ namespace ML.Rlhf.Torch.Training
         {
             var random = new RandomStream(run.Seed);
             LearningRateSchedule.WarnOfLongWarmup(options, options.Steps, run);
-            using var precision = PrecisionScope.Begin(options, model);
+            using var compute = ComputeScope.Begin(options, model);
             using var optimizer = new AdamW(options, model);
             int window = (int)Math.Min(model.Architecture.ContextLength, corpus.TokenCount - 1);
 

@@ -49,7 +49,7 @@ namespace ML.Rlhf.Torch.Training
             var random = new RandomStream(run.Seed);
             model.Dropout = options.Dropout;
             LearningRateSchedule.WarnOfLongWarmup(options, options.Steps, run);
-            using var precision = PrecisionScope.Begin(options, model);
+            using var compute = ComputeScope.Begin(options, model);
             using var optimizer = new AdamW(options, model);
 
             foreach (int step in run.Steps(

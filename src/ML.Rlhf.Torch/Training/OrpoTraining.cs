@@ -72,7 +72,7 @@ namespace ML.Rlhf.Torch.Training
             CausalLanguageModel model, PreferenceData preferences, PreferenceData? validation, OrpoHyperparameters options, TrainingRun run)
         {
             model.eval(); // no dropout: both answers of a pair go through the same network
-            using var precision = PrecisionScope.Begin(options, model);
+            using var compute = ComputeScope.Begin(options, model);
             using var optimizer = new AdamW(options, model);
             int stepsPerEpoch = Batches.Count(preferences.Count, options.BatchSize), totalSteps = stepsPerEpoch * options.Epochs;
             LearningRateSchedule.WarnOfLongWarmup(options, totalSteps, run);

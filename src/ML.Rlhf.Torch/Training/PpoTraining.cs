@@ -26,7 +26,7 @@ internal sealed class PpoTraining(
         policy.eval(); // no dropout anywhere, while gradients still flow
         value.eval();
         reference.Freeze();
-        using var precision = PrecisionScope.Begin(options, policy, value, reference);
+        using var compute = ComputeScope.Begin(options, policy, value, reference);
         // Two optimisers, so that a large value loss cannot clip the policy's gradient away. On one trunk the two losses are one.
         bool sharedTrunk = ReferenceEquals(value.Trunk, policy);
         using var policyOptimizer = sharedTrunk ? new AdamW(options, value) : new AdamW(options, policy);
@@ -138,7 +138,7 @@ internal sealed class PpoTraining(
             using var noGradients = no_grad();
             EpisodeBatch.Put(lp, index, pass.LogProbs);
             EpisodeBatch.Put(v, index, pass.Values!);
-            EpisodeBatch.Put(entropies, index, part.Padded(LogProbabilities.Entropy(pass.Logits)));
+            EpisodeBatch.Put(entropies, index, part.Padded(pass.Predictions.Entropies()));
             EpisodeBatch.Put(refLp, index, part.LogProbs(reference, options.Temperature));
             if (options.LearnsInOnePass)
                 kept = pass.MoveToOuterDisposeScope();
@@ -184,7 +184,7 @@ internal sealed class PpoTraining(
 
             var loss = policyLoss + options.ValueCoefficient * valueLoss;
             if (options.EntropyCoefficient > 0)
-                loss = loss - options.EntropyCoefficient * Mean(episodes.Padded(LogProbabilities.Entropy(pass.Logits)));
+                loss = loss - options.EntropyCoefficient * Mean(episodes.Padded(pass.Predictions.Entropies()));
             loss.backward();
 
             using var noGrad = no_grad();

@@ -87,7 +87,7 @@ namespace ML.Rlhf.Torch.Training
         public static void Run(ScalarGpt model, RankingData rankings, RankingData? validation, TokenSequences? normalizationTexts,
             RewardModelHyperparameters options, TrainingRun run)
         {
-            using var precision = PrecisionScope.Begin(options, model);
+            using var compute = ComputeScope.Begin(options, model);
             using var optimizer = new AdamW(options, model);
             int stepsPerEpoch = Batches.Count(rankings.Count, options.BatchSize), totalSteps = stepsPerEpoch * options.Epochs;
             LearningRateSchedule.WarnOfLongWarmup(options, totalSteps, run);
@@ -204,7 +204,7 @@ namespace ML.Rlhf.Torch.Training
         {
             try
             {
-                return RewardScoring.Score(model, texts, run.ThrowIfCanceled);
+                return RewardScoring.Score(model, texts, checkCanceled: run.ThrowIfCanceled);
             }
             catch (OperationCanceledException) when (run.ReturnsWhatItHas)
             {
@@ -247,17 +247,21 @@ namespace ML.Rlhf.Torch.Training
         public const int BatchSize = 32;
 
         /// <summary>The score at each row's last real token, (B).</summary>
-        public static Tensor AtLastToken(ScalarGpt model, PaddedBatch batch)
+        public static Tensor AtLastToken(ScalarGpt model, PaddedBatch batch, Precision precision = Precision.Float32)
         {
             using var scope = NewDisposeScope();
-            return model.Scores(batch.Ids).gather(-1, batch.LastPositions).squeeze(-1).MoveToOuterDisposeScope();
+            return model.Scores(batch.Ids, precision).gather(-1, batch.LastPositions).squeeze(-1).MoveToOuterDisposeScope();
         }
 
         /// <summary>Scores every sequence, in batches of similar length.</summary>
         /// <param name="model">The model.</param>
         /// <param name="sequences">At least one token each.</param>
+        /// <param name="precision">
+        /// <see cref="Precision.Float32"/>, so that a text's score is the same wherever it is asked for, or what a run computes in.
+        /// </param>
         /// <param name="checkCanceled">Called before each batch; throws when it shall stop.</param>
-        public static double[] Score(ScalarGpt model, TokenSequences sequences, Action? checkCanceled = null)
+        public static double[] Score(
+            ScalarGpt model, TokenSequences sequences, Precision precision = Precision.Float32, Action? checkCanceled = null)
         {
             using var noGrad = no_grad();
             var scores = new double[sequences.Count];
@@ -266,7 +270,7 @@ namespace ML.Rlhf.Torch.Training
                 checkCanceled?.Invoke();
                 using var scope = NewDisposeScope();
                 var batch = PaddedBatch.Create(sequences, rows, model.Trunk.Device);
-                var values = AtLastToken(model, batch).cpu().data<float>().ToArray();
+                var values = AtLastToken(model, batch, precision).cpu().data<float>().ToArray();
                 for (int i = 0; i < rows.Length; i++)
                     scores[rows[i]] = values[i];
             }

@@ -60,7 +60,7 @@ namespace ML.Rlhf.Torch.Training
             SupervisedFineTuningHyperparameters options,
             TrainingRun run)
         {
-            using var precision = PrecisionScope.Begin(options, model);
+            using var compute = ComputeScope.Begin(options, model);
             using var optimizer = new AdamW(options, model);
             int stepsPerEpoch = Batches.Count(demonstrations.Count, options.BatchSize), totalSteps = stepsPerEpoch * options.Epochs;
             LearningRateSchedule.WarnOfLongWarmup(options, totalSteps, run);

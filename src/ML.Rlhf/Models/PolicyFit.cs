@@ -44,8 +44,8 @@ internal static class PolicyFit
         return host.Train(stage, options, run =>
         {
             run.DependsOn("Reward", () => string.Join(' ', reward.Fingerprints));
-            var scorer = reward.CreateScorer(model);
-            var goldScorer = options.GoldReward?.CreateScorer(model);
+            var scorer = reward.CreateScorer(model, options.Precision);
+            var goldScorer = options.GoldReward?.CreateScorer(model, options.Precision);
             var prompts = Tokenization.Prompts(
                 input, options.PromptColumnName, model.Tokenizer, model.Architecture.ContextLength, options.MaxResponseTokens, run.Warn,
                 run.ThrowIfCanceled);

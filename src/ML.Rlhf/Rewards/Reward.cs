@@ -32,8 +32,10 @@ public abstract class Reward
 
     /// <summary>Makes the scorer of a run.</summary>
     /// <param name="policy">The model that answers.</param>
+    /// <param name="precision">What a reward model of this pack computes in where it has kernels for it.</param>
     /// <exception cref="ArgumentException">The reward does not fit the model or the columns.</exception>
-    internal abstract EpisodeScorer CreateScorer(TextGenerationTransformer policy);
+    internal abstract EpisodeScorer CreateScorer(
+        TextGenerationTransformer policy, Precision precision = Precision.Float32);
 
     /// <summary>A network that a value function starts from; null starts it from the policy, with a head of zeros.</summary>
     /// <param name="policy">The model that answers.</param>
@@ -52,16 +54,18 @@ public abstract class Reward
 /// <summary>A C# function of prompt and response.</summary>
 internal sealed class FunctionReward(Func<string, string, float> function) : Reward
 {
-    internal override EpisodeScorer CreateScorer(TextGenerationTransformer policy) => episodes =>
+    internal override EpisodeScorer CreateScorer(
+        TextGenerationTransformer policy, Precision precision = Precision.Float32) => episodes =>
         [.. episodes.Select(e => (double)function(policy.Tokenizer.Decode(e.Prompt), policy.Tokenizer.Decode(e.Response)))];
 }
 
 /// <summary>Σ weight·score.</summary>
 internal sealed class SumReward(IReadOnlyList<(Reward Reward, double Weight)> parts) : Reward
 {
-    internal override EpisodeScorer CreateScorer(TextGenerationTransformer policy)
+    internal override EpisodeScorer CreateScorer(
+        TextGenerationTransformer policy, Precision precision = Precision.Float32)
     {
-        var scorers = parts.Select(part => (Score: part.Reward.CreateScorer(policy), part.Weight)).ToArray();
+        var scorers = parts.Select(part => (Score: part.Reward.CreateScorer(policy, precision), part.Weight)).ToArray();
         return episodes =>
         {
             var sums = new double[episodes.Count];
@@ -90,10 +94,11 @@ internal sealed class SumReward(IReadOnlyList<(Reward Reward, double Weight)> pa
 /// <summary>A reward model of this pack, or any fitted transformer that reads text and gives a number.</summary>
 internal sealed class TransformerReward(IHostEnvironment environment, ITransformer reward, string scoreColumn) : Reward
 {
-    internal override EpisodeScorer CreateScorer(TextGenerationTransformer policy) =>
+    internal override EpisodeScorer CreateScorer(
+        TextGenerationTransformer policy, Precision precision = Precision.Float32) =>
         reward is not RewardTransformer own ? ScoreTexts(policy)
-        : own.Tokenizer.Equals(policy.Tokenizer) ? ScoreTokens(own, policy)
-        : ScoreNewTokens(own, policy);
+        : own.Tokenizer.Equals(policy.Tokenizer) ? ScoreTokens(own, policy, precision)
+        : ScoreNewTokens(own, policy, precision);
 
     internal override ScalarGpt? CreateValueFunction(
         TextGenerationTransformer policy, Func<CausalLanguageModel, CausalLanguageModel> copyTrunk, double weight = 1) =>
@@ -108,7 +113,7 @@ internal sealed class TransformerReward(IHostEnvironment environment, ITransform
         FormattableString.Invariant($"{network.Gain:R} {network.Bias:R} {Fingerprint.Of([network])}");
 
     /// <summary>A reward model of this pack with the policy's tokenizer scores the very tokens that were sampled.</summary>
-    private static EpisodeScorer ScoreTokens(RewardTransformer own, TextGenerationTransformer policy)
+    private static EpisodeScorer ScoreTokens(RewardTransformer own, TextGenerationTransformer policy, Precision precision)
     {
         if (own.Architecture.ContextLength < policy.Architecture.ContextLength)
             throw new ArgumentException(
@@ -119,19 +124,20 @@ internal sealed class TransformerReward(IHostEnvironment environment, ITransform
             var sequences = new TokenSequences();
             foreach (var episode in episodes)
                 sequences.Add([.. episode.Prompt, .. episode.Response]);
-            return own.Use(network => RewardScoring.Score(network, sequences));
+            return own.Use(network => RewardScoring.Score(network, sequences, precision));
         };
     }
 
     /// <summary>
     /// One with another tokenizer scores the same texts, in its own tokens. It sees an end where the policy ended, as the one above does.
     /// </summary>
-    private static EpisodeScorer ScoreNewTokens(RewardTransformer own, TextGenerationTransformer policy) => episodes =>
+    private static EpisodeScorer ScoreNewTokens(
+        RewardTransformer own, TextGenerationTransformer policy, Precision precision) => episodes =>
     {
         var sequences = new TokenSequences();
         foreach (var episode in episodes)
             sequences.Add(own.Encode(policy.Tokenizer.Decode(episode.Prompt), policy.Tokenizer.Decode(episode.Response), episode.Ended));
-        return own.Use(network => RewardScoring.Score(network, sequences));
+        return own.Use(network => RewardScoring.Score(network, sequences, precision));
     };
 
     private EpisodeScorer ScoreTexts(TextGenerationTransformer policy)

@@ -36,7 +36,7 @@ internal sealed record PpoWork(string Name, GptArchitecture Model, PeerRun TrlPe
             var sequences = new TokenSequences();
             foreach (var episode in episodes)
                 sequences.Add([.. episode.Prompt, .. episode.Response]);
-            return RewardScoring.Score(reward, sequences);
+            return RewardScoring.Score(reward, sequences, options.Precision);
         }
     }
 

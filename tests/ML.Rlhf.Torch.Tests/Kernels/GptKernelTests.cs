@@ -80,6 +80,26 @@ public sealed class GptKernelTests
     }
 
     [Fact]
+    public void Blocks_that_are_computed_again_change_no_bit_and_are_not_kept()
+    {
+        using var scope = NewDisposeScope();
+        var model = Model(4, 2, 64, 70);
+        var (ids, weights) = (Ids(3, 70), randn([3, 70, 64], generator: new Generator(3)));
+        var (hidden, gradients) = Pass(model, ids, weights, Precision.BFloat16);
+
+        model.ActivationCheckpointing = true;
+        var (again, gradientsAgain) = Pass(model, ids, weights, Precision.BFloat16);
+
+        Assert.Equal(Bytes(hidden), Bytes(again));
+        foreach (var (name, gradient) in gradients)
+            Assert.True(Bytes(gradient).SequenceEqual(Bytes(gradientsAgain[name])), name);
+        // 24 bytes per token, block and number of its width, against 4, and one block's other 20.
+        var shape = new GptShape(3, 70, 64, 2, 256, Layers: 4, 1e-5f);
+        double kept = new GptTrunkState(shape, Activations.Kept).KeptBytes, checkpointed = new GptTrunkState(shape, Activations.Checkpointed).KeptBytes;
+        Assert.InRange(checkpointed / kept, 0.3, (4 + 16 + 20) / 96.0 + 0.05);
+    }
+
+    [Fact]
     public void Gradients_add_up_over_passes()
     {
         using var scope = NewDisposeScope();
@@ -112,6 +132,39 @@ public sealed class GptKernelTests
         Assert.Equal(expected, loss, 1e-3 * expected);
         AssertNear(expectedHidden, dHidden, "hidden states");
         AssertNear(expectedWeight, dWeight, "weights");
+    }
+
+    [Theory]
+    [InlineData(65, 1)]
+    [InlineData(65, 0.7)]
+    [InlineData(5003, 1.3)]
+    public void Log_probabilities_and_entropies_and_their_gradients_are_those_of_float32(int vocabulary, double temperature)
+    {
+        using var scope = NewDisposeScope();
+        using var model = Model(1, 2, 32, 20, vocabulary);
+        var tokens = randint(vocabulary, [133], dtype: int64, generator: new Generator(5));
+
+        var (logProbs, entropies, dHidden, dWeight) = Predict(Precision.BFloat16);
+        var (expected, expectedEntropies, expectedHidden, expectedWeight) = Predict(Precision.Float32);
+
+        AssertNear(expected, logProbs, "log-probabilities");
+        AssertNear(expectedEntropies, entropies, "entropies", 0.005);
+        AssertNear(expectedHidden, dHidden, "hidden states");
+        AssertNear(expectedWeight, dWeight, "weights");
+
+        (Tensor LogProbs, Tensor Entropies, Tensor Hidden, Tensor Weight) Predict(Precision precision)
+        {
+            model.Precision = precision;
+            foreach (var parameter in model.parameters())
+                parameter.grad = null;
+            var hidden = (3 * randn([133, 32], generator: new Generator(4))).requires_grad_(true);
+            var predictions = model.Predict(hidden * 1, tokens, temperature);
+            var (a, b) = (randn([133], generator: new Generator(6)), randn([133], generator: new Generator(7)));
+            var entropies = predictions.Entropies();
+            ((predictions.LogProbs * a) + (entropies * b)).sum().backward();
+            var weight = model.named_parameters().Single(p => p.name == "wte.weight").parameter;
+            return (predictions.LogProbs.detach(), entropies.detach(), hidden.grad!.clone(), weight.grad!.clone());
+        }
     }
 
     [Fact]

@@ -61,7 +61,7 @@ internal sealed record AnswerBatch(Tensor Ids, Tensor States, Tensor Tokens, Ten
     {
         using var scope = NewDisposeScope();
         var hidden = model.Hidden(Ids).flatten(0, 1).index_select(0, States);                 // (N, C)
-        var perToken = LogProbabilities.OfTokens(model.Logits(hidden), Tokens);               // (N)
+        var perToken = model.Predict(hidden, Tokens).LogProbs;                                // (N)
         return zeros_like(Lengths).index_add(0, Rows, perToken, alpha: 1).MoveToOuterDisposeScope(); // (B)
     }
 

@@ -27,7 +27,7 @@ internal static class GroupLoop
     {
         policy.eval(); // no dropout anywhere, while gradients still flow
         reference.Freeze();
-        using var precision = PrecisionScope.Begin(options, policy, reference);
+        using var compute = ComputeScope.Begin(options, policy, reference);
         using var optimizer = new AdamW(options, policy);
         using var average = options.EmaDecay is { } decay ? new WeightAverage(optimizer.Parameters, decay) : null;
         using var guard = new PolicyGuard(options, run, average, kl: null, optimizer);

@@ -33,7 +33,7 @@ internal sealed record EpisodeLogProbs(Tensor Policy, Tensor Reference, Tensor E
                 pass = PolicyPass.Of(some, policy, options.Temperature);
             using var noGrad = no_grad();
             EpisodeBatch.Put(logProbs, index, pass.LogProbs);
-            EpisodeBatch.Put(entropies, index, some.Padded(LogProbabilities.Entropy(pass.Logits)));
+            EpisodeBatch.Put(entropies, index, some.Padded(pass.Predictions.Entropies()));
             EpisodeBatch.Put(referenceLogProbs, index, some.LogProbs(reference, options.Temperature));
             if (options.LearnsInOnePass)
                 kept = pass.MoveToOuterDisposeScope();

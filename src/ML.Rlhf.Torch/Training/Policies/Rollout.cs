@@ -105,33 +105,28 @@ internal sealed record EpisodeBatch(Tensor Ids, Tensor StatePositions, Tensor Re
     }
 
     /// <summary>Logits that predict the real response tokens, divided by the temperature, (N, V).</summary>
-    public static Tensor Logits(CausalLanguageModel model, Tensor states, double temperature)
-    {
-        using var scope = NewDisposeScope();
-        var logits = model.Logits(states);
-        return (temperature == 1 ? logits : logits / temperature).MoveToOuterDisposeScope();
-    }
-
-    /// <inheritdoc cref="Logits"/>
     public Tensor ResponseLogits(CausalLanguageModel model, double temperature)
     {
         using var scope = NewDisposeScope();
-        return Logits(model, States(model), temperature).MoveToOuterDisposeScope();
+        var logits = model.Logits(States(model));
+        return (temperature == 1 ? logits : logits / temperature).MoveToOuterDisposeScope();
+    }
+
+    /// <summary>What a model says of the real response tokens.</summary>
+    /// <param name="model">The model.</param>
+    /// <param name="states">Its states that predict them, (N, C).</param>
+    /// <param name="temperature">Divides the logits.</param>
+    public TokenPredictions Predict(CausalLanguageModel model, Tensor states, double temperature)
+    {
+        using var scope = NewDisposeScope();
+        return model.Predict(states, Real(Responses), temperature).MoveToOuterDisposeScope();
     }
 
     /// <summary>log π of each response token, (B, R), 0 on padding.</summary>
-    /// <param name="logits">(N, V).</param>
-    public Tensor LogProbs(Tensor logits)
-    {
-        using var scope = NewDisposeScope();
-        return Padded(LogProbabilities.OfTokens(logits, Real(Responses))).MoveToOuterDisposeScope();
-    }
-
-    /// <inheritdoc cref="LogProbs(Tensor)"/>
     public Tensor LogProbs(CausalLanguageModel model, double temperature)
     {
         using var scope = NewDisposeScope();
-        return LogProbs(ResponseLogits(model, temperature)).MoveToOuterDisposeScope();
+        return Padded(Predict(model, States(model), temperature).LogProbs).MoveToOuterDisposeScope();
     }
 
     /// <summary>The value of each state in which a response token was drawn, (B, R), 0 on padding.</summary>
@@ -188,10 +183,10 @@ internal sealed record Rollout(EpisodeBatch Episodes, Tensor LogProbs, Tensor Va
 /// What one forward pass says of episodes. An update whose first step learns from all episodes at once keeps the pass that evaluated them,
 /// gradients and all: no weight has changed in between, so that step needs no pass of its own.
 /// </summary>
-/// <param name="Logits">That predict the real response tokens, divided by the temperature, (N, V).</param>
+/// <param name="Predictions">Of the real response tokens.</param>
 /// <param name="LogProbs">log π (B, R), 0 on padding.</param>
 /// <param name="Values">Of the states that the tokens were drawn in (B, R), 0 on padding; null where there is no value function.</param>
-internal sealed record PolicyPass(Tensor Logits, Tensor LogProbs, Tensor? Values) : IDisposable
+internal sealed record PolicyPass(TokenPredictions Predictions, Tensor LogProbs, Tensor? Values) : IDisposable
 {
     /// <summary>Whether a step has learned through it. It cannot be used again.</summary>
     public bool IsSpent { get; private set; }
@@ -204,19 +199,19 @@ internal sealed record PolicyPass(Tensor Logits, Tensor LogProbs, Tensor? Values
     {
         using var scope = NewDisposeScope();
         var states = episodes.States(policy);                                                 // (N, C)
-        var logits = EpisodeBatch.Logits(policy, states, temperature);                        // (N, V)
+        var predictions = episodes.Predict(policy, states, temperature);                      // (N)
         var values = value is null ? null
             : ReferenceEquals(value.Trunk, policy) ? episodes.Padded(value.Head(states)) : episodes.Values(value);
-        return new PolicyPass(logits, episodes.LogProbs(logits), values).MoveToOuterDisposeScope();
+        return new PolicyPass(predictions, episodes.Padded(predictions.LogProbs), values).MoveToOuterDisposeScope();
     }
 
     public PolicyPass MoveToOuterDisposeScope() =>
-        new(Logits.MoveToOuterDisposeScope(), LogProbs.MoveToOuterDisposeScope(), Values?.MoveToOuterDisposeScope());
+        new(Predictions.MoveToOuterDisposeScope(), LogProbs.MoveToOuterDisposeScope(), Values?.MoveToOuterDisposeScope());
 
     public void Dispose()
     {
         IsSpent = true;
-        Logits.Dispose();
+        Predictions.Dispose();
         LogProbs.Dispose();
         Values?.Dispose();
     }

@@ -48,7 +48,7 @@ internal sealed record RunManifest(
                 ["OS"] = RuntimeInformation.OSDescription,
                 ["Architecture"] = $"{RuntimeInformation.ProcessArchitecture}",
                 ["Device"] = $"{run.Device}",
-                ["Precision"] = $"{PrecisionScope.Of(start.Models)}",
+                ["Precision"] = $"{ComputeScope.Of(start.Models)}",
                 ["Threads"] = $"{get_num_threads()}",
                 ["Processors"] = $"{Environment.ProcessorCount}",
             });

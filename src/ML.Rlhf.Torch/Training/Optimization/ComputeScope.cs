@@ -5,20 +5,23 @@ using static TorchSharp.torch.nn;
 namespace ML.Rlhf.Torch.Training;
 
 /// <summary>
-/// Lets models compute in the precision that a run asks for, until it is disposed; the kernels' memory is given back then. All models of
-/// a run use the same one: policy and reference are compared with each other.
+/// Lets models compute as a run asks for, until it is disposed; the kernels' memory is given back then. All models of a run use the same
+/// precision: policy and reference are compared with each other.
 /// </summary>
-internal sealed class PrecisionScope : IDisposable
+internal sealed class ComputeScope : IDisposable
 {
     private readonly CausalLanguageModel[] _models;
 
-    /// <exception cref="ArgumentException">bfloat16 was asked for, and there are no kernels for it here.</exception>
-    private PrecisionScope(Precision precision, CausalLanguageModel[] models)
+    private ComputeScope(OptimizationOptions options, Module[] modules)
     {
-        _models = models;
-        var chosen = Choose(precision, haveKernels: models.Length > 0 && models.All(model => model.HasKernels));
-        foreach (var model in models)
-            model.Precision = chosen;
+        _models = [.. ModelsOf(modules)];
+        if (options.ActivationCheckpointing && !(_models.Length > 0 && _models.All(model => model.HasCheckpoints)))
+            throw new ArgumentException(
+                $"{nameof(OptimizationOptions.ActivationCheckpointing)} is true, and only a {nameof(Gpt)} or a {nameof(Llama)} has blocks " +
+                $"that can be computed again. Choose false; a smaller {nameof(OptimizationOptions.MicroBatchSize)} saves memory everywhere.");
+        var precision = Choose(options.Precision, haveKernels: _models.Length > 0 && _models.All(model => model.HasKernels));
+        foreach (var model in _models)
+            (model.Precision, model.ActivationCheckpointing) = (precision, options.ActivationCheckpointing);
     }
 
     /// <summary>What is computed in where somebody asks for a precision.</summary>
@@ -33,10 +36,10 @@ internal sealed class PrecisionScope : IDisposable
         _ => precision,
     };
 
-    /// <param name="options">Their precision.</param>
+    /// <param name="options">How models compute.</param>
     /// <param name="modules">All that compute in the run, frozen ones too.</param>
-    public static PrecisionScope Begin(OptimizationOptions options, params Module[] modules) =>
-        new(options.Precision, [.. ModelsOf(modules)]);
+    /// <exception cref="ArgumentException">What is asked for is not there: kernels for bfloat16, or blocks to compute again.</exception>
+    public static ComputeScope Begin(OptimizationOptions options, params Module[] modules) => new(options, modules);
 
     /// <summary>What modules compute in now.</summary>
     public static Precision Of(Module[] modules) =>
@@ -48,9 +51,9 @@ internal sealed class PrecisionScope : IDisposable
     public void Dispose()
     {
         foreach (var model in _models)
-            model.Precision = Precision.Float32;
+            (model.Precision, model.ActivationCheckpointing) = (Precision.Float32, false);
         GptTrunkFunction.Free();
-        HeadLossFunction.Free();
+        HeadFunction.Free();
         KernelMemory.Free();
     }
 }
