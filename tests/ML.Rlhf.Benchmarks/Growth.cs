@@ -31,8 +31,8 @@ internal static class Growth
         Console.WriteLine("\n| memory of training | parameters, millions | MB | formula | ratio |\n|---|---:|---:|---:|---:|");
         foreach (var work in AllWorks.GrowingModels)
         {
-            double measured = Measure(work).PeakMegabytes, formula = TrainingMegabytes(work.Model, work.Batch * work.Model.ContextLength);
-            string size = $"{work.Model.Layers} × {work.Model.Width}, {work.Batch * work.Model.ContextLength} tokens";
+            double measured = Measure(work).PeakMegabytes, formula = TrainingMegabytes(work);
+            string size = $"{work.Model.Layers} × {work.Model.Width}, {work.Batch * work.Model.ContextLength} tokens{(work.Checkpoints ? ", checkpoints" : "")}";
             Print($"| {size} | {Parameters(work.Model) / 1e6:F1} | {measured:#,0} | {formula:#,0} | {measured / formula:F2} |");
         }
     }
@@ -40,11 +40,14 @@ internal static class Growth
     /// <summary>
     /// libtorch and .NET themselves; weights, gradients and the two moments of Adam, 4 bytes each; and in bfloat16, per token of a pass and
     /// number of its width, 24 bytes per block and 70 for what a block, the head and its loss need besides, and the gradients of 2,048 logits.
+    /// With checkpoints 20 of the 24 bytes are those of one block.
     /// </summary>
-    private static double TrainingMegabytes(GptArchitecture a, int tokens)
+    private static double TrainingMegabytes(TrainingWork work)
     {
         const double Program = 160e6;
-        double activations = tokens * ((a.Width * (24.0 * a.Layers + 70)) + (2.0 * Math.Min(a.VocabularySize, 2048)));
+        var a = work.Model;
+        double blocks = work.Checkpoints ? (4.0 * a.Layers) + 20 : 24.0 * a.Layers;
+        double activations = work.Batch * a.ContextLength * ((a.Width * (blocks + 70)) + (2.0 * Math.Min(a.VocabularySize, 2048)));
         return (Program + 16.0 * Parameters(a) + activations) / 1048576;
     }
 

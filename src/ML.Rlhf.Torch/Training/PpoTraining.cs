@@ -32,7 +32,7 @@ internal sealed class PpoTraining(
         using var policyOptimizer = sharedTrunk ? new AdamW(options, value) : new AdamW(options, policy);
         using var valueOptimizer = sharedTrunk ? null : new AdamW(options, value);
         using var average = options.EmaDecay is { } decay ? new WeightAverage(policyOptimizer.Parameters, decay) : null;
-        using var guard = new PolicyGuard(options, run, average, _kl, policyOptimizer, valueOptimizer);
+        using var guard = new PolicyGuard(options, run, policy.Precision, average, _kl, policyOptimizer, valueOptimizer);
         int updates = Batches.Count(options.Episodes, options.EpisodesPerUpdate);
         LearningRateSchedule.WarnOfLongWarmup(options, updates, run);
         var source = new EpisodeSource(policy, prompts, scorer, endToken, options, run, goldScorer);

@@ -18,7 +18,7 @@ internal sealed record SftWork(string Name, GptArchitecture Model, int Batch, Pe
         var clock = new StepClock(Warmup);
         SupervisedFineTuning.Run(
             model, data, validation: null,
-            new Options { Epochs = 1, BatchSize = Batch, LearnPrompts = true, Precision = Precision.Auto }, RandomData.Run(clock.Report));
+            new Options { Epochs = 1, BatchSize = Batch, LearnPrompts = true }, RandomData.Run(clock.Report));
         return clock.Measure("tokens", Batch * Model.ContextLength);
     }
 
@@ -47,7 +47,7 @@ internal sealed record RewardWork(string Name, GptArchitecture Model, int Pairs,
         var clock = new StepClock(Warmup);
         RewardModelTraining.Run(
             model, rankings, validation: null, normalizationTexts: null,
-            new Options { Epochs = 1, BatchSize = Pairs, Normalization = ScoreNormalization.None, Precision = Precision.Auto },
+            new Options { Epochs = 1, BatchSize = Pairs, Normalization = ScoreNormalization.None },
             RandomData.Run(clock.Report));
         return clock.Measure("tokens", 2 * Pairs * Model.ContextLength);
     }

@@ -23,7 +23,7 @@ internal sealed record PpoWork(string Name, GptArchitecture Model, PeerRun TrlPe
         var options = new Options
         {
             Episodes = (Warmup + Steps) * Episodes, EpisodesPerUpdate = Episodes, EpochsPerUpdate = Epochs, MinibatchesPerEpoch = 1,
-            MaxResponseTokens = Response, MinResponseTokens = Response, UnfinishedScore = null, LearningRate = 1e-5, Precision = Precision.Auto,
+            MaxResponseTokens = Response, MinResponseTokens = Response, UnfinishedScore = null, LearningRate = 1e-5,
         };
         var clock = new StepClock(Warmup);
         new PpoTraining(policy, value, reference, Score, EndToken, options, RandomData.Run(clock.Report))

@@ -9,6 +9,9 @@ internal sealed record TrainingWork(string Name, GptArchitecture Model, int Batc
 {
     private const int Documents = 64;
 
+    /// <summary>Whether blocks are computed again in the backward pass.</summary>
+    public bool Checkpoints { get; init; }
+
     private int TokensPerStep => Batch * Model.ContextLength;
 
     public override Measurement RunOurs()
@@ -18,7 +21,7 @@ internal sealed record TrainingWork(string Name, GptArchitecture Model, int Batc
         var clock = new StepClock(Warmup);
         LanguageModelTraining.Run(
             model, corpus, validation: null,
-            new Options { Steps = Warmup + Steps, BatchSize = Batch, Precision = Precision.Auto }, RandomData.Run(clock.Report));
+            new Options { Steps = Warmup + Steps, BatchSize = Batch, ActivationCheckpointing = Checkpoints }, RandomData.Run(clock.Report));
         return clock.Measure("tokens", TokensPerStep);
     }
 

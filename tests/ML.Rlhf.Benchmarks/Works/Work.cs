@@ -86,6 +86,8 @@ internal static class AllWorks
         new("growth-model-6x384", s_6x384, Batch: 16) { Steps = 3 },
         new("growth-model-8x512", Shape(8, 8, 512, 256, 8192), Batch: 8) { Steps = 2 },
         new("growth-model-gpt2", s_gpt2, Batch: 4) { Warmup = 1, Steps = 1 },
+        new("growth-model-gpt2-16", s_gpt2, Batch: 16) { Warmup = 1, Steps = 1 },
+        new("growth-model-gpt2-16-checkpoints", s_gpt2, Batch: 16) { Warmup = 1, Steps = 1, Checkpoints = true },
     ];
 
     /// <summary>The work of that name or, where there is none, all that are compared with the peer's and whose names begin so.</summary>

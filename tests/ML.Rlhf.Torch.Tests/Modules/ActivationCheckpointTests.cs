@@ -92,6 +92,48 @@ public sealed class ActivationCheckpointTests
         LiveTensors.AssertNoneLeftBy(() => Pass(model, checkpoints: true));
     }
 
+    [Theory]
+    [InlineData(Precision.Float32)]
+    [InlineData(Precision.Auto)]
+    public void A_run_gives_the_same_weights(Precision precision)
+    {
+        Assert.Equal(Train(checkpoints: false), Train(checkpoints: true));
+
+        float[] Train(bool checkpoints)
+        {
+            using var model = TinyGpt.Fresh(1, TinyGpt.Architecture with { Width = 32 });
+            LanguageModelTraining.Run(
+                model, Text, null, new Options { Steps = 8, Precision = precision, ActivationCheckpointing = checkpoints }, new RecordedRun().Run);
+            Assert.False(model.ActivationCheckpointing);
+            using var scope = NewDisposeScope();
+            return [.. model.parameters().SelectMany(parameter => parameter.flatten().data<float>())];
+        }
+    }
+
+    [Fact]
+    public void A_model_without_blocks_is_an_error()
+    {
+        using var model = CausalLanguageModel.Create(
+            new LstmArchitecture { Layers = 1, Width = 8, ContextLength = 24, VocabularySize = 19 }, new Generator(1));
+
+        var error = Assert.Throws<ArgumentException>(() => LanguageModelTraining.Run(
+            model, Text, null, new Options { Steps = 1, ActivationCheckpointing = true }, new RecordedRun().Run));
+
+        Assert.StartsWith("ActivationCheckpointing is true, and only a Gpt or a Llama has blocks", error.Message, StringComparison.Ordinal);
+    }
+
+    private static TokenSequences Text
+    {
+        get
+        {
+            var text = new TokenSequences();
+            text.Add([.. Enumerable.Range(0, 100).Select(i => i * i % 19)]);
+            return text;
+        }
+    }
+
+    private sealed record Options : GptHyperparameters;
+
     private static Tensor Ids(CausalLanguageModel model) =>
         randint(model.Architecture.VocabularySize, [Rows, Tokens], dtype: int64, generator: new Generator(7));
 

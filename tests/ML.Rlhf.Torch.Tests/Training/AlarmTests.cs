@@ -48,7 +48,7 @@ public class AlarmTests
 
     [Theory]
     [InlineData(Precision.Float32, @"0\.001")]
-    [InlineData(Precision.Auto, @"0\.1")]
+    [InlineData(Precision.BFloat16, @"0\.1")]
     public void Responses_that_were_sampled_from_another_distribution_are_warned_of_once(Precision precision, string largest)
     {
         var ppo = new TinyPpo(new PolicyOptions { MaxResponseTokens = 8 });
@@ -60,7 +60,7 @@ public class AlarmTests
         double[] scores = TinyPpo.TreatRate(episodes);
         ppo.Training.Evaluate(episodes, scores, statistics);
         using var optimizer = new AdamW(new PolicyOptions(), ppo.Policy);
-        using var guard = new PolicyGuard(new PolicyOptions { Precision = precision }, ppo.Recorded.Run, average: null, kl: null, optimizer);
+        using var guard = new PolicyGuard(new PolicyOptions(), ppo.Recorded.Run, precision, average: null, kl: null, optimizer);
 
         for (int update = 0; update < 2; update++)
         {

@@ -26,14 +26,16 @@ internal sealed class PolicyGuard : IResumable, IDisposable
 
     /// <param name="options">What to watch for, and what to do then.</param>
     /// <param name="run">Hears the warnings.</param>
+    /// <param name="precision">What the policy computes in: how far rounding may go.</param>
     /// <param name="average">The average of the weights, if there is one.</param>
     /// <param name="kl">What steers β, if anything does.</param>
     /// <param name="optimizers">The optimisers of everything that learns: they know what to go back to.</param>
     public PolicyGuard(
-        PolicyHyperparameters options, TrainingRun run, WeightAverage? average, KlController? kl, params AdamW?[] optimizers)
+        PolicyHyperparameters options, TrainingRun run, Precision precision, WeightAverage? average, KlController? kl,
+        params AdamW?[] optimizers)
     {
         _run = run;
-        _largestDrift = options.Precision == Precision.Float32 ? LargestDriftInFloat32 : LargestDriftInBFloat16;
+        _largestDrift = precision == Precision.Float32 ? LargestDriftInFloat32 : LargestDriftInBFloat16;
         _optimizers = [.. optimizers.OfType<AdamW>()];
         _monitor = new PolicyMonitor(options);
         _lastGood = options.Alarms.MayGoBack ? new TrainingSnapshot([average, kl, .. _optimizers]) : null;

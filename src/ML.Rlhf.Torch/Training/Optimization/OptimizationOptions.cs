@@ -104,7 +104,8 @@ public abstract record OptimizationOptions
     /// </summary>
     /// <value>
     /// <see cref="Precision.Auto"/> by default: a GPT trains three times as fast on a processor that multiplies bfloat16 numbers, to the
-    /// same loss within noise. <see cref="Precision.Float32"/> gives weights that other processors give too, but for their last digits.
+    /// same loss within noise, and so does a reward model that scores for PPO, GRPO or RLOO. <see cref="Precision.Float32"/> gives weights
+    /// that other processors give too, but for their last digits.
     /// </value>
     public Precision Precision { get; init; } = Precision.Auto;
 

@@ -30,7 +30,7 @@ internal static class GroupLoop
         using var compute = ComputeScope.Begin(options, policy, reference);
         using var optimizer = new AdamW(options, policy);
         using var average = options.EmaDecay is { } decay ? new WeightAverage(optimizer.Parameters, decay) : null;
-        using var guard = new PolicyGuard(options, run, average, kl: null, optimizer);
+        using var guard = new PolicyGuard(options, run, policy.Precision, average, kl: null, optimizer);
         int updates = Batches.Count(options.Episodes, options.EpisodesPerUpdate);
         LearningRateSchedule.WarnOfLongWarmup(options, updates, run);
         var shuffles = new RandomStream(run.Seed, key: 2);
