@@ -71,7 +71,8 @@ internal unsafe struct GptTrunkState(GptShape shape, Activations activations)
 
     /// <summary>The most pieces that packing a block's four matrices takes, in either direction.</summary>
     public readonly int PackPieces => Math.Max(
-        Products.Blocks(3 * C) + Products.Blocks(C) + Products.Blocks(F) + Products.Blocks(C), Products.Blocks(C) + Products.Blocks(C) + Products.Blocks(C) + Products.Blocks(F));
+        Products.Blocks(3 * C) + Products.Blocks(C) + Products.Blocks(F) + Products.Blocks(C),
+        Products.Blocks(C) + Products.Blocks(C) + Products.Blocks(C) + Products.Blocks(F));
 
     public readonly int WeightPieces => Products.Blocks(C) + Products.Blocks(F) + Products.Blocks(C) + Products.Blocks(3 * C);
 

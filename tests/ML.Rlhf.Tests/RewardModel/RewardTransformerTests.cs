@@ -31,6 +31,40 @@ public sealed class RewardTransformerTests
     }
 
     [Fact]
+    public void The_first_score_waits_for_one_batch_and_a_cursor_never_reads_more_than_eight_ahead()
+    {
+        const int Batch = 64, Rows = 1000;
+        int read = 0;
+        IEnumerable<Demonstration> Counted()
+        {
+            for (int i = 0; i < Rows; i++, read++)
+                yield return s_answers[i % s_answers.Length];
+        }
+        var scored = Tiny.Reward.Transform(_ml.Data.LoadFromEnumerable(Counted()));
+        var expected = Tiny.Reward.Score([.. s_answers.Select(a => (a.Prompt, a.Completion))]);
+        using var cursor = scored.GetRowCursor(scored.Schema);
+        var score = cursor.GetGetter<float>(scored.Schema["Score"]);
+        var completion = cursor.GetGetter<ReadOnlyMemory<char>>(scored.Schema["Completion"]);
+
+        int most = 0, row = 0;
+        for (; cursor.MoveNext(); row++)
+        {
+            float value = 0;
+            ReadOnlyMemory<char> text = default;
+            score(ref value);
+            completion(ref text);
+            most = row == 0 ? read : Math.Max(most, read - row);
+            Assert.Equal(expected[row % s_answers.Length], value, 1e-4);
+            Assert.Equal(s_answers[row % s_answers.Length].Completion, text.ToString());
+            if (row == 0)
+                Assert.InRange(read, Batch - 1, Batch + 1); // the enumerator may stand one row further
+        }
+
+        Assert.Equal(Rows, row);
+        Assert.InRange(most, 4 * Batch, 8 * Batch + 1); // and it does look ahead
+    }
+
+    [Fact]
     public void A_score_does_not_depend_on_the_answers_beside_it()
     {
         float alone = Tiny.Reward.Score("cat", "meow");
