@@ -5,8 +5,8 @@ namespace ML.Rlhf.Torch.Modules;
 
 /// <summary>
 /// A block that keeps nothing but its input for the backward pass, and runs again there: memory for one block instead of all, for one more
-/// forward pass (Chen et al. 2016, arXiv 1604.06174). The result and its gradients are the same, bit for bit; a graph can be gone through
-/// once.
+/// forward pass (Chen et al. 2016, arXiv 1604.06174). The result and its gradients are the same, bit for bit, but for what is dropped: a
+/// block draws a seed for that. A graph can be gone through once.
 /// </summary>
 internal sealed class ActivationCheckpoint : autograd.SingleTensorFunction<ActivationCheckpoint>
 {

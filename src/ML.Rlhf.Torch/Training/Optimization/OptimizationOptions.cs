@@ -93,8 +93,8 @@ public abstract record OptimizationOptions
 
     /// <summary>
     /// Keeps only the input of each block for the backward pass, and computes the rest again there, one block at a time (Chen et al. 2016,
-    /// arXiv 1604.06174). Of the bytes per token above, width × (4 × layers + 90) stay, and a step takes an eighth to a quarter longer. The
-    /// weights come out the same, bit for bit.
+    /// arXiv 1604.06174). Of the bytes per token above, width × (4 × layers + 90) stay, and a step takes an eighth to a quarter longer.
+    /// Without dropout the weights come out the same, bit for bit; with it, other activations are dropped.
     /// </summary>
     /// <value>False by default: small models have the memory. Only a GPT or a Llama has such blocks.</value>
     public bool ActivationCheckpointing { get; init; }
