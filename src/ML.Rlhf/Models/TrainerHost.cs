@@ -1,4 +1,3 @@
-using System.Globalization;
 using Microsoft.ML.Runtime;
 using ML.Rlhf.Bridge;
 using ML.Rlhf.Torch.Native;
@@ -52,19 +51,9 @@ internal sealed class TrainerHost(IHostEnvironment environment, string name)
             if (line > lastLine || progress.ValidationLoss is not null)
             {
                 lastLine = line;
-                channel.InfoLine(Describe(progress));
+                channel.InfoLine(ProgressLine.ForLog(progress));
             }
         }
-    }
-
-    private static string Describe(TrainingProgress p)
-    {
-        string line = string.Create(CultureInfo.InvariantCulture, $"{p.Stage} step {p.Step}/{p.TotalSteps} loss {p.Loss:F4}");
-        if (p.ValidationLoss is { } validation)
-            line += string.Create(CultureInfo.InvariantCulture, $" validation {validation:F4}");
-        return line + p.Details + string.Create(
-            CultureInfo.InvariantCulture,
-            $" lr {p.LearningRate:G3} {p.TokensPerSecond:F0} tokens/s left {p.Remaining:hh\\:mm\\:ss}");
     }
 }
 
