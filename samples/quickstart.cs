@@ -59,6 +59,8 @@ static void Quickstart(int seed, bool fast, FileInfo? corpusFile, DirectoryInfo 
         Folder = Path.Combine(output.FullName, "runs", run),
         Every = TimeSpan.FromSeconds(10), // minutes for longer runs
     };
+    static IProgress<TrainingProgress> Watch(string title, out TrainingHistory history) =>
+        new CombinedProgress(new ConsoleProgress(title), history = new TrainingHistory());
     var ml = new MLContext(seed);
     var rlhf = ml.Rlhf();
 
@@ -87,7 +89,7 @@ static void Quickstart(int seed, bool fast, FileInfo? corpusFile, DirectoryInfo 
         WarmupSteps = fast ? 10 : 100,
         BatchSize = 16,
         Checkpoints = Checkpoints("gpt"),
-        Progress = new ConsoleProgress("pretraining"),
+        Progress = Watch("pretraining", out var gptHistory),
     }).Fit(corpus);
 
     // ---- Step 1: supervised fine-tuning on demonstrations: signature -> summary.
@@ -98,7 +100,7 @@ static void Quickstart(int seed, bool fast, FileInfo? corpusFile, DirectoryInfo 
         LearningRate = 5e-4,
         Sampling = sampling,
         Checkpoints = Checkpoints("sft"),
-        Progress = new ConsoleProgress("fine-tuning"),
+        Progress = Watch("fine-tuning", out var sftHistory),
     }).Fit(ml.Data.LoadFromEnumerable(demonstrations));
 
     // ---- Step 2: a labeler ranks two summaries of each prompt, and a reward model learns the labeler's taste.
@@ -110,7 +112,7 @@ static void Quickstart(int seed, bool fast, FileInfo? corpusFile, DirectoryInfo 
         Epochs = 2,
         LearningRate = 5e-4,
         Checkpoints = Checkpoints("reward"),
-        Progress = new ConsoleProgress("reward model"),
+        Progress = Watch("reward model", out var rewardHistory),
     }).Fit(ml.Data.LoadFromEnumerable(preferences[heldOutPairs..]));
     var accuracy = rlhf.EvaluateRewardModel(reward, ml.Data.LoadFromEnumerable(preferences[..heldOutPairs]));
     Console.WriteLine($"reward model accuracy={accuracy.Accuracy:F3} length-baseline={accuracy.LengthBaselineAccuracy:F3} " +
@@ -125,7 +127,7 @@ static void Quickstart(int seed, bool fast, FileInfo? corpusFile, DirectoryInfo 
         MaxResponseTokens = sampling.MaxNewTokens,
         Temperature = sampling.Temperature,
         Checkpoints = Checkpoints("ppo"),
-        Progress = new ConsoleProgress("PPO"),
+        Progress = Watch("PPO", out var ppoHistory),
     }).Fit(ml.Data.LoadFromEnumerable(trainPrompts.Take(4_000)));
 
     // ---- Evaluation on held-out types: the rule itself is the gold score.
@@ -154,6 +156,17 @@ static void Quickstart(int seed, bool fast, FileInfo? corpusFile, DirectoryInfo 
         ml.Model.Save(model, data.Schema, path);
         Console.WriteLine($"saved {path} ({new FileInfo(path).Length / 1e6:F1} MB)");
     }
+    string report = Path.Combine(output.FullName, "report.html");
+    new RunReport("Quickstart: from text to an aligned GPT")
+        .AddData("Demonstrations", demonstrationData)
+        .AddRun(gptHistory)
+        .AddRun(sftHistory)
+        .AddRun(rewardHistory)
+        .AddRewardModel(accuracy)
+        .AddRun(ppoHistory)
+        .AddSamples(rlhf.CompareSamples(promptData, [("SFT", sft), ("PPO", policy)], rlhf.Rewards.FromTransformer(reward)))
+        .Save(report);
+    Console.WriteLine($"learning curves, calibration and samples: {report}");
     var loaded = new MLContext().Model.Load(Path.Combine(output.FullName, "policy.zip"), out _);
     using var engine = ml.Model.CreatePredictionEngine<PromptOnly, Generated>(loaded);
     bool same = evaluationPrompts.Take(20).All(p => engine.Predict(p).Completion == policy.Generate(p.Prompt));
@@ -292,20 +305,4 @@ static class Hash
 {
     /// <summary>The same on every machine and in every process (FNV-1a).</summary>
     public static uint Of(string text) => text.Aggregate(2166136261, (hash, c) => (hash ^ c) * 16777619);
-}
-
-/// <summary>One line per stage: live in a terminal, every tenth of the way when redirected.</summary>
-sealed class ConsoleProgress(string stage) : IProgress<TrainingProgress>
-{
-    public void Report(TrainingProgress p)
-    {
-        bool last = p.Step == p.TotalSteps;
-        if (Console.IsOutputRedirected && !last && p.Step * 10 / p.TotalSteps == (p.Step - 1) * 10 / p.TotalSteps)
-            return;
-        string what = p is PpoProgress ppo
-            ? $"reward {ppo.Score,6:F2}  KL {ppo.Kl,5:F2}"
-            : $"loss {p.Loss,6:F3}  {p.TokensPerSecond,6:F0} tokens/s";
-        string line = $"{stage,-12} {p.Step,5}/{p.TotalSteps,-5} {what}  left {p.Remaining:m\\:ss}";
-        Console.Write(Console.IsOutputRedirected ? line + "\n" : "\r" + line + (last ? "\n" : ""));
-    }
 }

@@ -1,9 +1,20 @@
+using System.Xml.Linq;
+
 namespace ML.Rlhf.Samples.Tests;
 
 /// <summary>The checkout that these tests were built from.</summary>
 internal static class Repository
 {
     public static string Root { get; } = FindRoot();
+
+    /// <summary>The version that packages of this checkout get.</summary>
+    public static string Version { get; } = Xml("Directory.Build.props").Descendants("Version").Single().Value;
+
+    /// <summary>The version of TorchSharp that they ask for.</summary>
+    public static string TorchSharpVersion { get; } = Xml("Directory.Packages.props").Descendants("PackageVersion")
+        .Single(package => package.Attribute("Include")?.Value == "TorchSharp").Attribute("Version")!.Value;
+
+    private static XDocument Xml(string file) => XDocument.Load(Path.Combine(Root, file));
 
     /// <summary>A file of the real data that lies beside the checkout; the test is skipped where it is not there.</summary>
     public static string RealData(string name)

@@ -1,10 +1,14 @@
+using System.Xml.Linq;
+using ML.Rlhf.Charts;
+
 namespace ML.Rlhf;
 
 /// <summary>
 /// How well a reward model agrees with people, over pairs of answers: K ranked answers are up to K·(K − 1)/2 pairs, those of different
-/// rank and text.
+/// rank and text. In a notebook it shows itself as numbers and a calibration curve.
 /// </summary>
-public sealed record RewardModelMetrics
+[TypeFormatterSource(typeof(HtmlFormatterSource))]
+public sealed record RewardModelMetrics : IHtmlDisplay
 {
     /// <summary>Prompts with at least one pair.</summary>
     public required int PromptCount { get; init; }
@@ -59,6 +63,20 @@ public sealed record RewardModelMetrics
     /// same.
     /// </summary>
     public required double LengthCorrelation { get; init; }
+
+    /// <summary>The numbers and the calibration curve, as a piece of HTML that needs no other file.</summary>
+    public string ToHtml() => Html.Render(Html.Element("div", Content()));
+
+    /// <summary>The same for a page that has others.</summary>
+    internal IEnumerable<XElement> Content() =>
+    [
+        RunReport.Facts(
+            ("pairs", Html.Number(PairCount)), ("accuracy", Html.Number(Accuracy)),
+            ("accuracy of a rule of lengths", Html.Number(LengthBaselineAccuracy)), ("loss, nats", Html.Number(Loss)),
+            ("calibration error", Html.Number(ExpectedCalibrationError)), ("score of the chosen", Html.Number(MeanChosenScore)),
+            ("score of the rejected", Html.Number(MeanRejectedScore)), ("correlation with length", Html.Number(LengthCorrelation))),
+        Html.Element("div", new XAttribute("class", "charts"), CalibrationChart.Draw(Calibration)),
+    ];
 }
 
 /// <summary>Pairs for which a reward model predicts about the same.</summary>

@@ -1,3 +1,5 @@
+using System.Xml.Linq;
+using ML.Rlhf.Charts;
 using ML.Rlhf.Torch.Modules;
 using TorchSharp;
 using static TorchSharp.torch;
@@ -6,10 +8,14 @@ namespace ML.Rlhf;
 
 /// <summary>
 /// How much each token of a text looks at itself and at each token before it, in every head of every layer: softmax(q·kᵀ/√d), from
-/// Vaswani et al. 2017. To see what a model does; it explains little by itself (Jain and Wallace 2019).
+/// Vaswani et al. 2017. To see what a model does; it explains little by itself (Jain and Wallace 2019). In a notebook it shows itself as a
+/// map of each head.
 /// </summary>
-public sealed class AttentionWeights
+[TypeFormatterSource(typeof(HtmlFormatterSource))]
+public sealed class AttentionWeights : IHtmlDisplay
 {
+    private const int MostMaps = 36;
+
     private readonly float[] _weights; // (layers, heads, tokens, tokens)
 
     private AttentionWeights(IReadOnlyList<string> tokens, int layers, int heads, float[] weights)
@@ -58,6 +64,31 @@ public sealed class AttentionWeights
                 square[from, to] = this[layer, head, from, to];
         }
         return square;
+    }
+
+    /// <summary>
+    /// A map of each head, as a piece of HTML: a row for each token that looks, a column for each that it looks at, the darker the more. Of
+    /// models with more than 36 heads, the mean over the heads of each layer.
+    /// </summary>
+    public string ToHtml() => Html.Render(Html.Element(
+        "div", new XAttribute("style", "display:flex;flex-wrap:wrap;gap:12px"),
+        Layers * Heads <= MostMaps
+            ? Enumerable.Range(0, Layers * Heads).Select(i =>
+                HeatMap.Draw($"layer {i / Heads}, head {i % Heads}", Head(i / Heads, i % Heads), Tokens))
+            : Enumerable.Range(0, Layers).Select(layer => HeatMap.Draw($"layer {layer}, mean of its heads", Mean(layer), Tokens))));
+
+    /// <summary>How many layers, heads and tokens there are.</summary>
+    public override string ToString() => $"{Layers} layers, {Heads} heads, {Tokens.Count} tokens";
+
+    private float[,] Mean(int layer)
+    {
+        var mean = new float[Tokens.Count, Tokens.Count];
+        for (int from = 0; from < Tokens.Count; from++)
+        {
+            for (int to = 0; to <= from; to++)
+                mean[from, to] = Enumerable.Range(0, Heads).Average(head => this[layer, head, from, to]);
+        }
+        return mean;
     }
 
     internal static AttentionWeights Of(CausalLanguageModel model, TextTokenizer tokenizer, int[] tokens)

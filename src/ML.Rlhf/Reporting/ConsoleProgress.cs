@@ -7,7 +7,7 @@ namespace ML.Rlhf;
 /// <remarks>Of a run that is not shown live, the steps that end a tenth of the way or measure the validation loss are shown.</remarks>
 public sealed class ConsoleProgress : IProgress<TrainingProgress>
 {
-    private const int BarWidth = 20, PlainLines = 10;
+    private const int TitleWidth = 12, BarWidth = 20, PlainLines = 10;
     private static readonly TimeSpan s_redraw = TimeSpan.FromSeconds(0.1);
 
     private readonly string? _title;
@@ -52,7 +52,7 @@ public sealed class ConsoleProgress : IProgress<TrainingProgress>
 
     private TextWriter Writer => _writer ?? Console.Out;
 
-    private string Title(TrainingProgress p) => _title ?? p.Stage;
+    private string Title(TrainingProgress p) => (_title ?? p.Stage).PadRight(TitleWidth);
 
     private static bool IsMilestone(TrainingProgress p) => p.ValidationLoss is not null || p.Step == p.TotalSteps
         || (long)p.Step * PlainLines / p.TotalSteps != (p.Step - 1L) * PlainLines / p.TotalSteps;

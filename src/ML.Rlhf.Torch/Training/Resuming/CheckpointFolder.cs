@@ -1,3 +1,5 @@
+using System.Text.Json;
+
 namespace ML.Rlhf.Torch.Training;
 
 /// <summary>The checkpoints of one run: which of them is the newest whole one, and which are kept. Only one process may have it.</summary>
@@ -60,6 +62,25 @@ internal sealed class CheckpointFolder : IDisposable
         if (steps.Length == 0)
             return resume.Path is { } path ? RunCheckpoint.OpenOther(path) : null;
         return NewestWhole(steps);
+    }
+
+    /// <summary>Reads <c>run.json</c> of a folder that another run may have.</summary>
+    /// <exception cref="FileNotFoundException">There is none.</exception>
+    /// <exception cref="FormatException">It is damaged.</exception>
+    public static RunManifest ReadManifest(string folder)
+    {
+        string file = Path.Combine(folder, RunFile);
+        if (!File.Exists(file))
+            throw new FileNotFoundException(
+                $"'{folder}' has no {RunFile}. Name a folder that {nameof(CheckpointOptions)}.{nameof(CheckpointOptions.Folder)} was.", file);
+        try
+        {
+            return RunManifest.FromJson(File.ReadAllBytes(file));
+        }
+        catch (JsonException e)
+        {
+            throw new FormatException($"'{file}' does not say what the run is: {e.Message}.", e);
+        }
     }
 
     /// <summary>Writes <c>run.json</c>.</summary>

@@ -40,19 +40,24 @@ internal sealed record RunManifest(
             settings[name] = identity;
         var started = DateTimeOffset.FromUnixTimeSeconds(DateTimeOffset.UtcNow.ToUnixTimeSeconds());
         return new RunManifest(
-            run.Stage, started, new(settings, StringComparer.Ordinal), new(StringComparer.Ordinal)
+            run.Stage, started, new(settings, StringComparer.Ordinal), new(ThisProgram(), StringComparer.Ordinal)
             {
-                ["ML.Rlhf"] = Version(typeof(RunManifest)),
-                ["TorchSharp"] = Version(typeof(torch)),
-                [".NET"] = RuntimeInformation.FrameworkDescription,
-                ["OS"] = RuntimeInformation.OSDescription,
-                ["Architecture"] = $"{RuntimeInformation.ProcessArchitecture}",
                 ["Device"] = $"{run.Device}",
                 ["Precision"] = $"{ComputeScope.Of(start.Models)}",
-                ["Threads"] = $"{get_num_threads()}",
-                ["Processors"] = $"{Environment.ProcessorCount}",
             });
     }
+
+    /// <summary>Versions, machine and threads.</summary>
+    public static Dictionary<string, string> ThisProgram() => new()
+    {
+        ["ML.Rlhf"] = Version(typeof(RunManifest)),
+        ["TorchSharp"] = Version(typeof(torch)),
+        [".NET"] = RuntimeInformation.FrameworkDescription,
+        ["OS"] = RuntimeInformation.OSDescription,
+        ["Architecture"] = $"{RuntimeInformation.ProcessArchitecture}",
+        ["Threads"] = $"{get_num_threads()}",
+        ["Processors"] = $"{Environment.ProcessorCount}",
+    };
 
     public byte[] ToJson() => JsonSerializer.SerializeToUtf8Bytes(this, s_json);
 
