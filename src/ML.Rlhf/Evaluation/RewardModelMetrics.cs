@@ -64,6 +64,11 @@ public sealed record RewardModelMetrics : IHtmlDisplay
     /// </summary>
     public required double LengthCorrelation { get; init; }
 
+    /// <summary>The numbers that matter most, in a line.</summary>
+    public override string ToString() => FormattableString.Invariant(
+        $"{PairCount} pairs: accuracy {Accuracy:F3} (a rule of lengths: {LengthBaselineAccuracy:F3}), loss {Loss:F3}, ") +
+        FormattableString.Invariant($"calibration error {ExpectedCalibrationError:F3}");
+
     /// <summary>The numbers and the calibration curve, as a piece of HTML that needs no other file.</summary>
     public string ToHtml() => Html.Render(Html.Element("div", Content()));
 

@@ -77,8 +77,8 @@ public sealed class TrainingHistory : IProgress<TrainingProgress>, IHtmlDisplay
 
     /// <summary>Learning curves, as a piece of HTML that needs no other file.</summary>
     public string ToHtml() => Html.Render(Html.Element(
-        "div", new XAttribute("style", "display:flex;flex-wrap:wrap;gap:12px"), Curves.Of(this).Select(chart => Html.Element(
-            "div", new XAttribute("style", "flex:1 1 320px;max-width:480px"), chart))));
+        "div", new XAttribute("style", "display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,320px),1fr));gap:12px"),
+        Curves.Of(this)));
 
     /// <summary>The last numbers, in a line.</summary>
     public override string ToString() => Step == 0 ? "no steps yet" : FormattableString.Invariant($"{Stage}, {Step} steps: ")

@@ -9,7 +9,7 @@ public sealed class NotebookTests
 {
     private static readonly string s_folder = Path.Combine(Repository.Root, "notebooks");
 
-    public static TheoryData<string> Names => [.. Directory.GetFiles(s_folder, "*.ipynb").Select(Path.GetFileNameWithoutExtension).Order()!];
+    public static TheoryData<string> Names => [.. Directory.GetFiles(s_folder, "*.ipynb").Select(file => Path.GetFileNameWithoutExtension(file)).Order()];
 
     [Theory]
     [MemberData(nameof(Names))]

@@ -14,14 +14,14 @@ internal static class HeatMap
     {
         int n = weights.GetLength(0);
         bool hasLabels = n <= LabelsUpTo;
-        double cell = hasLabels ? 11 : 160.0 / n, margin = hasLabels ? 8 + 5.5 * tokens.Max(t => Shown(t).Length) : 6, top = 22;
-        double width = margin + n * cell + 6, height = top + n * cell + (hasLabels ? margin : 6);
+        double cell = hasLabels ? 16 : 160.0 / n, margin = hasLabels ? 8 + 7 * tokens.Max(t => Shown(t).Length) : 6, top = 22;
+        double width = margin + n * cell + 6, height = top + n * cell + (hasLabels ? margin + 6 : 6);
         return Element(
             "svg", new XAttribute("viewBox", FormattableString.Invariant($"0 0 {width:0} {height:0}")),
             new XAttribute("style", FormattableString.Invariant($"width:{width:0}px;max-width:100%;height:auto")),
-            new XAttribute("font-family", "system-ui,sans-serif"), new XAttribute("font-size", "9"),
+            new XAttribute("font-family", "system-ui,sans-serif"), new XAttribute("font-size", "11"),
             new XAttribute("role", "img"), Attribute("aria-label", title),
-            Chart.Label(margin, 13, title, "start", ("font-weight", "600"), ("font-size", "11")),
+            Chart.Label(margin, 13, title, "start", ("font-weight", "600"), ("font-size", "12")),
             Chart.Shape("rect", ("x", margin), ("y", top), ("width", n * cell), ("height", n * cell), ("fill", "none"),
                 ("stroke", "currentColor"), ("stroke-opacity", ".25")),
             Enumerable.Range(1, Shades).Select(shade => Cells(weights, shade, margin, top, cell)),
@@ -49,7 +49,7 @@ internal static class HeatMap
 
     private static IEnumerable<XElement> Labels(string token, double left, double rowMiddle, double columnMiddle, double bottom)
     {
-        yield return Chart.Label(left - 4, rowMiddle + 3, Shown(token), "end");
+        yield return Chart.Label(left - 4, rowMiddle + 4, Shown(token), "end");
         yield return Chart.Label(columnMiddle + 3, bottom + 4, Shown(token), "end",
             ("transform", FormattableString.Invariant($"rotate(-90 {columnMiddle + 3:0.#} {bottom + 4:0.#})")));
     }
