@@ -23,13 +23,23 @@ internal static class DotNet
     /// <param name="folder">Where it runs.</param>
     /// <param name="arguments">A command of the SDK, or a program's file and its arguments.</param>
     /// <param name="environment">Variables to set; null removes one.</param>
-    public static Process Start(string folder, string[] arguments, params (string Name, string? Value)[] environment)
+    public static Process Start(string folder, string[] arguments, params (string Name, string? Value)[] environment) =>
+        Start(folder, arguments, redirectInput: false, environment);
+
+    /// <inheritdoc cref="Start(string, string[], ValueTuple{string, string?}[])"/>
+    /// <param name="folder">Where it runs.</param>
+    /// <param name="arguments">A command of the SDK, or a program's file and its arguments.</param>
+    /// <param name="redirectInput">Whether the caller writes what it reads.</param>
+    /// <param name="environment">Variables to set; null removes one.</param>
+    public static Process Start(
+        string folder, string[] arguments, bool redirectInput, params (string Name, string? Value)[] environment)
     {
         var start = new ProcessStartInfo(HostPath, arguments)
         {
             WorkingDirectory = folder,
             RedirectStandardOutput = true,
             RedirectStandardError = true,
+            RedirectStandardInput = redirectInput,
         };
         // The settings of the test platform and of the build around it are not for the program under test.
         foreach (string name in start.Environment.Keys.Where(IsOfTestRun).ToArray())
@@ -40,7 +50,7 @@ internal static class DotNet
     }
 
     /// <summary>Runs <c>dotnet</c> to its end.</summary>
-    /// <inheritdoc cref="Start"/>
+    /// <inheritdoc cref="Start(string, string[], ValueTuple{string, string?}[])"/>
     public static async Task<ProcessResult> Run(string folder, string[] arguments, params (string Name, string? Value)[] environment)
     {
         using var process = Start(folder, arguments, environment);

@@ -18,7 +18,7 @@ internal sealed partial class NotebookRunner
     /// <summary>What the kernel imports.</summary>
     private static readonly string[] s_imports =
     [
-        "System", "System.Text", "System.Collections", "System.Collections.Generic", "System.Threading.Tasks", "System.Linq", "System.IO",
+        "System", "System.Text", "System.Collections", "System.Collections.Generic", "System.Threading.Tasks", "System.Linq",
         "ML.Rlhf.Samples.Tests.Notebooks",
     ];
 
