@@ -6,7 +6,9 @@ using Microsoft.ML;
 
 namespace ML.Rlhf.Samples.Tests;
 
-/// <summary>What README and docs say is so: programs compile, names exist, numbers are computed, messages are those of the sources.</summary>
+/// <summary>
+/// What README and docs say is so: programs compile, names exist, numbers are computed, messages are those of the sources.
+/// </summary>
 public sealed partial class DocumentationTests
 {
     private static readonly Type[] s_types =
@@ -35,7 +37,8 @@ public sealed partial class DocumentationTests
     {
         string folder = Path.GetDirectoryName(Path.Combine(Repository.Root, page))!;
         Assert.All(
-            Link().Matches(Snippets.Read(page)).Select(match => match.Groups[1].Value).Where(link => !link.Contains("://", StringComparison.Ordinal)),
+            Link().Matches(Snippets.Read(page)).Select(match => match.Groups[1].Value)
+                .Where(link => !link.Contains("://", StringComparison.Ordinal)),
             link => Assert.True(File.Exists(Path.Combine(folder, link.Split('#')[0])), $"{page} links to {link}"));
     }
 
@@ -46,16 +49,18 @@ public sealed partial class DocumentationTests
     [Fact]
     public void Metrics_lists_exactly_the_names_that_each_progress_record_gives()
     {
-        var records = typeof(TrainingProgress).Assembly.GetExportedTypes().Where(type => type.IsAssignableTo(typeof(TrainingProgress))).ToArray();
+        var records = typeof(TrainingProgress).Assembly.GetExportedTypes()
+            .Where(type => type.IsAssignableTo(typeof(TrainingProgress))).ToArray();
         Assert.Equal(7, records.Length);
         Assert.All(records, record => Assert.Equal(
-            Names(record).Except(record.BaseType == typeof(object) ? [] : Names(record.BaseType!)).Order(), Listed("metrics.md", record.Name).Order()));
+            Names(record).Except(record.BaseType == typeof(object) ? [] : Names(record.BaseType!)).Order(),
+            Listed("metrics.md", record.Name).Order()));
 
         static IReadOnlyCollection<string> Names(Type record)
         {
             // No step measures everything, so a record is filled by hand.
             var progress = (TrainingProgress)RuntimeHelpers.GetUninitializedObject(record);
-            foreach (var property in record.GetProperties().Where(property => property.PropertyType == typeof(double?) && property.CanWrite))
+            foreach (var property in record.GetProperties().Where(p => p.PropertyType == typeof(double?) && p.CanWrite))
                 property.SetValue(progress, 1.0);
             return [.. progress.ToMetrics().Keys];
         }
@@ -134,8 +139,8 @@ public sealed partial class DocumentationTests
             .SelectMany(row => Code(row[0])).ToArray();
         Assert.True(quoted.Length > 50);
         Assert.All(quoted, text => Assert.True(
-            ours.Contains(text, StringComparison.Ordinal) || ((text.StartsWith("Could not find", StringComparison.Ordinal)
-                || text.StartsWith("Schema mismatch", StringComparison.Ordinal)) && mlNet.Contains(text, StringComparison.Ordinal)),
+            (text.StartsWith("Could not find", StringComparison.Ordinal) || text.StartsWith("Schema mismatch", StringComparison.Ordinal)
+                ? mlNet : ours).Contains(text, StringComparison.Ordinal),
             $"No source says \"{text}\"."));
 
         // Messages that are broken over lines count as one.
@@ -204,13 +209,13 @@ public sealed partial class DocumentationTests
         return TablesOf(text[heading.Index..]).First().Rows;
     }
 
-    private static IEnumerable<(string[] Header, IReadOnlyList<string[]> Rows)> Tables(string page) => TablesOf(Snippets.Read("docs/" + page));
+    private static IEnumerable<(string[] Header, IReadOnlyList<string[]> Rows)> Tables(string page) =>
+        TablesOf(Snippets.Read("docs/" + page));
 
-    private static IEnumerable<(string[] Header, IReadOnlyList<string[]> Rows)> TablesOf(string text) => Table().Matches(text).Select(match =>
-    {
-        string[][] rows = [.. match.Value.TrimEnd().Split('\n').Select(row => row.Trim('|').Split('|', StringSplitOptions.TrimEntries))];
-        return (rows[0], (IReadOnlyList<string[]>)rows[2..]);
-    });
+    private static IEnumerable<(string[] Header, IReadOnlyList<string[]> Rows)> TablesOf(string text) => Table().Matches(text)
+        .Select(match => match.Value.TrimEnd().Split('\n'))
+        .Select(lines => lines.Select(line => line.Trim('|').Split('|', StringSplitOptions.TrimEntries)).ToArray())
+        .Select(rows => (rows[0], (IReadOnlyList<string[]>)rows[2..]));
 
     private static IEnumerable<string> Code(string cell) => InCode().Matches(cell).Select(match => match.Groups[1].Value);
 

@@ -32,7 +32,7 @@ internal static partial class Snippets
     private static readonly CSharpParseOptions s_language = new(LanguageVersion.Preview);
 
     private static readonly CSharpCompilationOptions s_options = new(
-        OutputKind.ConsoleApplication, nullableContextOptions: NullableContextOptions.Enable, generalDiagnosticOption: ReportDiagnostic.Error);
+        OutputKind.ConsoleApplication, nullableContextOptions: NullableContextOptions.Enable);
 
     private static readonly Lazy<MetadataReference[]> s_references = new(() =>
         [.. Repository.ManagedAssemblies.Select(path => MetadataReference.CreateFromFile(path))]);
