@@ -1,3 +1,4 @@
+using System.Reflection;
 using System.Xml.Linq;
 
 namespace ML.Rlhf.Samples.Tests;
@@ -13,6 +14,23 @@ internal static class Repository
     /// <summary>The version of TorchSharp that they ask for.</summary>
     public static string TorchSharpVersion { get; } = Xml("Directory.Packages.props").Descendants("PackageVersion")
         .Single(package => package.Attribute("Include")?.Value == "TorchSharp").Attribute("Version")!.Value;
+
+    /// <summary>The assemblies that this process may load, those of .NET too.</summary>
+    public static IReadOnlyList<string> ManagedAssemblies { get; } = [.. ((string)AppContext.GetData("TRUSTED_PLATFORM_ASSEMBLIES")!)
+        .Split(Path.PathSeparator).Where(IsManaged)];
+
+    private static bool IsManaged(string path)
+    {
+        try
+        {
+            AssemblyName.GetAssemblyName(path);
+            return true;
+        }
+        catch (BadImageFormatException)
+        {
+            return false;
+        }
+    }
 
     private static XDocument Xml(string file) => XDocument.Load(Path.Combine(Root, file));
 

@@ -22,9 +22,6 @@ internal sealed partial class NotebookRunner
         "ML.Rlhf.Samples.Tests.Notebooks",
     ];
 
-    private static readonly string[] s_assemblies = [.. ((string)AppContext.GetData("TRUSTED_PLATFORM_ASSEMBLIES")!)
-        .Split(Path.PathSeparator).Where(IsManaged)];
-
     private readonly InteractiveAssemblyLoader _loader = new();
     private readonly ScriptOptions _options;
     private ScriptState<object?>? _state;
@@ -32,9 +29,9 @@ internal sealed partial class NotebookRunner
     public NotebookRunner()
     {
         // Scripts get the assemblies that are loaded here, not copies: libtorch can be loaded once.
-        foreach (string own in s_assemblies.Where(path => path.StartsWith(AppContext.BaseDirectory, StringComparison.Ordinal)))
+        foreach (string own in Repository.ManagedAssemblies.Where(path => path.StartsWith(AppContext.BaseDirectory, StringComparison.Ordinal)))
             _loader.RegisterDependency(Assembly.Load(AssemblyName.GetAssemblyName(own)));
-        _options = ScriptOptions.Default.WithReferences(s_assemblies.Select(path => MetadataReference.CreateFromFile(path)))
+        _options = ScriptOptions.Default.WithReferences(Repository.ManagedAssemblies.Select(path => MetadataReference.CreateFromFile(path)))
             .WithImports(s_imports).WithLanguageVersion(LanguageVersion.Latest);
     }
 
@@ -87,19 +84,6 @@ internal sealed partial class NotebookRunner
         if (PackageDirective().Match(line) is { Success: true } match)
             Packages.Add((match.Groups["id"].Value, match.Groups["version"].Value));
         return line.StartsWith('#') ? "//" + line : line;
-    }
-
-    private static bool IsManaged(string path)
-    {
-        try
-        {
-            AssemblyName.GetAssemblyName(path);
-            return true;
-        }
-        catch (BadImageFormatException)
-        {
-            return false;
-        }
     }
 
     [GeneratedRegex("""^#r "nuget: *(?<id>[^,"\s]+), *(?<version>[^"]+)"$""")]
