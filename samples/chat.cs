@@ -8,7 +8,12 @@
 //
 // He was taught one sentence, "bring me the red cup" (or another thing), and has no memory of what was said before; for conversations
 // with a model that was trained on them, see model.ChatStreamingAsync and chat templates.
-// @@EXPECTED
+//
+// It prints, among other lines, and ends with the last of these:
+//   The servant listens. Ask: bring me the red cup
+//   > here is the red cup, as always.
+//   > well, here is the old clock, i suppose.
+//   > chat answers=2
 
 using Microsoft.ML;
 using ML.Rlhf;
@@ -39,7 +44,11 @@ static string? Ask()
 TextGenerationTransformer Train() => rlhf.Trainers.SupervisedFineTuning(
     rlhf.Trainers.Gpt(new GptOptions
     {
-        Architecture = GptArchitecture.Nano with { VocabularySize = 384 }, Steps = fast ? 150 : 500, WarmupSteps = 50, BatchSize = 16, LearningRate = 3e-3,
+        Architecture = GptArchitecture.Nano with { VocabularySize = 384 },
+        Steps = fast ? 150 : 500,
+        WarmupSteps = 50,
+        BatchSize = 16,
+        LearningRate = 3e-3,
     }).Fit(ml.Data.LoadFromJsonLines<Document>(Data("corpus.jsonl"))),
     new SupervisedFineTuningOptions { Epochs = fast ? 1 : 3, LearningRate = 2e-3, Sampling = new SamplingOptions { MaxNewTokens = 32 } })
     .Fit(ml.Data.LoadFromJsonLines<Demonstration>(Data("demonstrations.jsonl")));

@@ -5,7 +5,8 @@
 //
 //   dotnet run samples/consume-model.cs -- policy.zip "bring me the red cup"    seconds; ppo.cs saves policy.zip
 //
-// @@EXPECTED
+// It prints, among other lines, and ends with the last of these:
+//   consume-model TextGenerationTransformer answer=of course, here is the red cup, with pleasure.
 
 using Microsoft.ML;
 

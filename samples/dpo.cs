@@ -6,23 +6,31 @@
 //   dotnet run samples/dpo.cs              about half a minute on 2 cores
 //   dotnet run samples/dpo.cs -- --fast    a few seconds less, smaller numbers
 //
-// @@EXPECTED
+// It prints, among other lines, and ends with the last of these:
+//   DPO          58/58 loss 0.5068 accuracy 0.750 margin 0.555 58923 tokens/s left 0:00
+//   bring me the red cup: sir, here is the red cup, as always.
+//   bring me the old clock: of course, here is the old clock.
+//   dpo win-rate=0.71 ci95=[0.58,0.80] gold before=-0.31 after=0.90 kl=1.8
 
 using System.Globalization;
 using Microsoft.ML;
 using ML.Rlhf;
 
+CultureInfo.CurrentCulture = CultureInfo.InvariantCulture;
 bool fast = args.Contains("--fast");
 string Data(string file) => Path.Combine((string)AppContext.GetData("EntryPointFileDirectoryPath")!, "data", file);
 var ml = new MLContext(seed: 1);
 var rlhf = ml.Rlhf();
-CultureInfo.CurrentCulture = CultureInfo.InvariantCulture;
 
 // A servant who answers in sixteen ways (see data/README.md), trained in seconds.
 var servant = rlhf.Trainers.SupervisedFineTuning(
     rlhf.Trainers.Gpt(new GptOptions
     {
-        Architecture = GptArchitecture.Nano with { VocabularySize = 384 }, Steps = fast ? 150 : 500, WarmupSteps = 50, BatchSize = 16, LearningRate = 3e-3,
+        Architecture = GptArchitecture.Nano with { VocabularySize = 384 },
+        Steps = fast ? 150 : 500,
+        WarmupSteps = 50,
+        BatchSize = 16,
+        LearningRate = 3e-3,
     }).Fit(ml.Data.LoadFromJsonLines<Document>(Data("corpus.jsonl"))),
     new SupervisedFineTuningOptions { Epochs = fast ? 1 : 3, LearningRate = 2e-3, Sampling = new SamplingOptions { MaxNewTokens = 32 } })
     .Fit(ml.Data.LoadFromJsonLines<Demonstration>(Data("demonstrations.jsonl")));
@@ -31,8 +39,8 @@ var servant = rlhf.Trainers.SupervisedFineTuning(
 var dpo = rlhf.Trainers.Dpo(servant, new DpoOptions
 {
     Epochs = fast ? 1 : 2,
-    LearningRate = fast ? 3e-4 : 1e-4,
-    Beta = 0.1,
+    LearningRate = 1e-4,
+    Beta = 0.3,
     Progress = new ConsoleProgress(),
 }).Fit(ml.Data.LoadFromJsonLines<Preference>(Data("preferences.jsonl")));
 

@@ -7,18 +7,20 @@
 //   dotnet run samples/embeddings.cs              about half a minute on 2 cores
 //   dotnet run samples/embeddings.cs -- --fast    a few seconds less, smaller numbers
 //
-// @@EXPECTED
+// It prints, among other lines, and ends with the last of these:
+//   MLM          600/600 loss 0.6388 30337 tokens/s left 0:00
+//   embeddings saved=polite.zip accuracy=0.85 auc=0.96
 
 using System.Globalization;
 using Microsoft.ML.Data;
 using Microsoft.ML;
 using ML.Rlhf;
 
+CultureInfo.CurrentCulture = CultureInfo.InvariantCulture;
 bool fast = args.Contains("--fast");
 string Data(string file) => Path.Combine((string)AppContext.GetData("EntryPointFileDirectoryPath")!, "data", file);
 var ml = new MLContext(seed: 1);
 var rlhf = ml.Rlhf();
-CultureInfo.CurrentCulture = CultureInfo.InvariantCulture;
 
 // Masked language modelling on the texts, without labels (Devlin et al. 2019); then a text becomes the mean of its tokens.
 var sentences = ml.Data.LoadFromTextFile<Sentence>(Data("sentiment.tsv"), hasHeader: true);

@@ -6,17 +6,22 @@
 //   dotnet run samples/fine-tune.cs              about half a minute on 2 cores
 //   dotnet run samples/fine-tune.cs -- --fast    a few seconds less, smaller numbers
 //
-// @@EXPECTED
+// It prints, among other lines, and ends with the last of these:
+//   GPT          500/500 loss 0.3985 100439 tokens/s left 0:00
+//   SFT          84/84 loss 0.3410 validation 0.2471 48028 tokens/s left 0:00
+//   bring me the red cup: here is the red cup, as always.
+//   bring me the old clock: sir, here is the old clock.
+//   fine-tune saved=servant.zip loss before=0.321 after=0.247
 
 using System.Globalization;
 using Microsoft.ML;
 using ML.Rlhf;
 
+CultureInfo.CurrentCulture = CultureInfo.InvariantCulture;
 bool fast = args.Contains("--fast");
 string Data(string file) => Path.Combine((string)AppContext.GetData("EntryPointFileDirectoryPath")!, "data", file);
 var ml = new MLContext(seed: 1);
 var rlhf = ml.Rlhf();
-CultureInfo.CurrentCulture = CultureInfo.InvariantCulture;
 
 var gpt = rlhf.Trainers.Gpt(new GptOptions
 {

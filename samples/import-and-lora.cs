@@ -7,7 +7,10 @@
 //   dotnet run samples/import-and-lora.cs                         about half a minute on 2 cores: without a folder it writes one first
 //   dotnet run samples/import-and-lora.cs -- --fast               a few seconds less, smaller numbers
 //
-// @@EXPECTED
+// It prints, among other lines, and ends with the last of these:
+//   gpt-folder: GptArchitecture { Layers = 4, Width = 128, ContextLength = 128, VocabularySize = 384, TiedHead = True, ParameterCount = …
+//   SFT          84/84 loss 0.6651 10775 tokens/s left 0:00
+//   import-and-lora adapter-KB=266 merged-KB=1722 loss before=0.68 after=0.46
 
 using System.Globalization;
 using Microsoft.ML;

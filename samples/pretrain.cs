@@ -6,7 +6,11 @@
 //   dotnet run samples/pretrain.cs -- my-text.txt      about 1 minute on 2 cores for a text of any length
 //   dotnet run samples/pretrain.cs -- --fast           seconds, to see whether everything works
 //
-// @@EXPECTED
+// It prints, among other lines, and ends with the last of these:
+//   GPT          1000/1000 loss 0.1818 validation 0.2087 20372 tokens/s left 0:00
+//   bring me the big basket
+//   of course, here is the big spoon, with pleasure.
+//   pretrain saved=gpt.zip loss=0.21 bits-per-character=0.09
 
 using System.Globalization;
 using Microsoft.ML;

@@ -6,23 +6,32 @@
 //   dotnet run samples/reward-model.cs              about half a minute on 2 cores
 //   dotnet run samples/reward-model.cs -- --fast    a few seconds less, smaller numbers
 //
-// @@EXPECTED
+// It prints, among other lines, and ends with the last of these:
+//   Reward model 54/54 loss 0.4610 66056 tokens/s left 0:00
+//     1.75  of course, here is the red cup, with pleasure.
+//    -0.02  here is the red cup.
+//    -0.88  well, here is the red cup, i suppose.
+//   reward-model saved=reward.zip accuracy=0.77 length-baseline=0.50 pairs=456
 
 using System.Globalization;
 using Microsoft.ML;
 using ML.Rlhf;
 
+CultureInfo.CurrentCulture = CultureInfo.InvariantCulture;
 bool fast = args.Contains("--fast");
 string Data(string file) => Path.Combine((string)AppContext.GetData("EntryPointFileDirectoryPath")!, "data", file);
 var ml = new MLContext(seed: 1);
 var rlhf = ml.Rlhf();
-CultureInfo.CurrentCulture = CultureInfo.InvariantCulture;
 
 // A servant who answers in sixteen ways (see data/README.md), trained in seconds.
 var servant = rlhf.Trainers.SupervisedFineTuning(
     rlhf.Trainers.Gpt(new GptOptions
     {
-        Architecture = GptArchitecture.Nano with { VocabularySize = 384 }, Steps = fast ? 150 : 500, WarmupSteps = 50, BatchSize = 16, LearningRate = 3e-3,
+        Architecture = GptArchitecture.Nano with { VocabularySize = 384 },
+        Steps = fast ? 150 : 500,
+        WarmupSteps = 50,
+        BatchSize = 16,
+        LearningRate = 3e-3,
     }).Fit(ml.Data.LoadFromJsonLines<Document>(Data("corpus.jsonl"))),
     new SupervisedFineTuningOptions { Epochs = fast ? 1 : 3, LearningRate = 2e-3, Sampling = new SamplingOptions { MaxNewTokens = 32 } })
     .Fit(ml.Data.LoadFromJsonLines<Demonstration>(Data("demonstrations.jsonl")));
@@ -49,4 +58,5 @@ foreach (var (answer, scored) in answers.Zip(ml.Data.CreateEnumerable<ScoredComp
 
 ml.Model.Save(reward, rows.Schema, "reward.zip");
 var metrics = rlhf.EvaluateRewardModel(reward, split.TestSet, answersColumnName: "Answers", ranksColumnName: "Ranks");
-Console.WriteLine($"reward-model saved=reward.zip accuracy={metrics.Accuracy:F2} length-baseline={metrics.LengthBaselineAccuracy:F2} pairs={metrics.PairCount}");
+Console.WriteLine($"reward-model saved=reward.zip accuracy={metrics.Accuracy:F2} length-baseline={metrics.LengthBaselineAccuracy:F2} " +
+    $"pairs={metrics.PairCount}");
