@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Xml.Linq;
 using Microsoft.ML;
+using Microsoft.ML.Data;
 using ML.Rlhf.Charts;
 using ML.Rlhf.Torch.Native;
 using ML.Rlhf.Torch.Training;
@@ -39,7 +40,7 @@ public sealed class RunReport
 
     /// <summary>Adds what a data set looks like: its columns, the number of its rows, and the first three.</summary>
     /// <param name="name">What the report calls it.</param>
-    /// <param name="data">The data; it is read once.</param>
+    /// <param name="data">The data; it is read to its end, to count its rows, where it does not know their number.</param>
     public RunReport AddData(string name, IDataView data)
     {
         ArgumentException.ThrowIfNullOrWhiteSpace(name);
@@ -203,10 +204,12 @@ public sealed class RunReport
         {
             null => "",
             string or ReadOnlyMemory<char> => value.ToString()!,
-            System.Collections.IEnumerable many => string.Join(", ", many.Cast<object>()),
+            _ when value.GetType().Name == typeof(VBuffer<>).Name => string.Join(" | ", Values((dynamic)value)),
             IFormattable number => number.ToString(null, CultureInfo.InvariantCulture),
             _ => value.ToString()!,
         };
         return text.Length <= CharactersShown ? text : text[..CharactersShown] + "…";
     }
+
+    private static IEnumerable<string> Values<T>(VBuffer<T> vector) => vector.DenseValues().Select(value => Shown(value));
 }

@@ -109,6 +109,20 @@ public sealed class DisplayTests
         Assert.Empty(XElement.Parse(samples.ToHtml()).Descendants("svg"));
     }
 
+    /// <summary>A histogram of one value, of one number, of numbers far from 0, and of none that is finite.</summary>
+    [Theory]
+    [InlineData(1.0, 1.0, 1.0), InlineData(-3.5), InlineData(1e9, 1e9 + 1), InlineData(double.NaN), InlineData(0.0, double.PositiveInfinity)]
+    public void Scores_of_any_kind_have_a_histogram_whose_marks_differ(params double[] scores)
+    {
+        var samples = new SampleTable(["p"], [new ModelSamples("m", ["c"], scores)]);
+        var chart = XElement.Parse(samples.ToHtml()).Descendants("svg").Single();
+        string[] marks = [.. chart.Elements("text").Where(t => t.Attribute("text-anchor")!.Value == "middle").Select(t => t.Value)];
+
+        Assert.NotEmpty(marks);
+        Assert.Equal(marks.Distinct(), marks);
+        Assert.DoesNotContain("NaN", string.Concat(chart.Descendants("path").Select(path => path.Attribute("d")!.Value)));
+    }
+
     [Fact]
     public void Samples_of_no_model_are_an_error()
     {

@@ -63,6 +63,17 @@ public sealed partial class RunReportTests : IDisposable
     }
 
     [Fact]
+    public void Data_with_vectors_shows_their_values()
+    {
+        var row = new Ranking { Prompt = "p", Answers = ["first", "second"], Ranks = [1, 2.5f] };
+
+        string html = Save(new RunReport("R").AddData("Rankings", _ml.Data.LoadFromEnumerable([row])));
+
+        Assert.Contains(">first | second<", html);
+        Assert.Contains(">1 | 2.5<", html);
+    }
+
+    [Fact]
     public void A_history_that_nobody_filled_is_an_error_that_says_how_to_fill_it()
     {
         var error = Assert.Throws<ArgumentException>(() => new RunReport("R").AddRun(new TrainingHistory()));

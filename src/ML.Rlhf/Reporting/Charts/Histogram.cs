@@ -12,8 +12,11 @@ internal static class Histogram
         double[] all = [.. groups.SelectMany(group => group.Values).Where(double.IsFinite)];
         if (all.Length == 0)
             return Chart.Frame(title, Chart.Label(Chart.Width / 2, Chart.Height / 2, "no finite numbers", "middle"));
-        double least = all.Min(), width = Math.Max((all.Max() - least) / Bins(all), 1e-9);
-        int bins = Math.Clamp((int)Math.Ceiling((all.Max() - least) / width + 1e-9), 1, MostBins + 1);
+        double least = all.Min(), range = all.Max() - least;
+        int bins = Bins(all);
+        if (range <= 1e-9 * Math.Max(1, Math.Abs(least))) // all the same: one bar around it
+            (least, range, bins) = (least - 0.5, 1, 1);
+        double width = range / bins;
         double[][] parts = [.. groups.Select(group => Parts(group.Values, least, width, bins))];
         var x = new Axis(least, least + bins * width, Chart.Left, Chart.Right, isTight: true);
         var y = new Axis(0, parts.Max(part => part.Max()), Chart.Bottom, Chart.Top, marks: 4);
